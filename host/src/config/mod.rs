@@ -1,0 +1,245 @@
+//! The configuration as the rest of the program sees it: parsed, checked, with every secret resolved.
+//!
+//! Nothing outside this folder knows that it was YAML. What can be wrong with it was found when it was loaded.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use secrecy::SecretString;
+
+use crate::routing::{BackendName, EndpointName, PoolName, ProjectName, RepoName};
+
+/// Everything an operator can say. Cheap to share: [`Arc`] it.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it came from, for messages.
+    pub path: PathBuf,
+    pub server: Server,
+    pub github: GitHub,
+    pub database: Database,
+    pub plugins: Plugins,
+    pub backends: BTreeMap<BackendName, Arc<Backend>>,
+    /// In the order of the file.
+    pub projects: Vec<Arc<Project>>,
+    pub auth: Auth,
+    pub retention: Retention,
+    pub telemetry: Telemetry,
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub addr: SocketAddr,
+    /// Without a trailing slash.
+    pub public_url: String,
+    /// What machines are tagged with as theirs: this installation. Default `app-<app_id>`.
+    pub owner: String,
+    /// How long a shutdown waits for work in flight.
+    pub shutdown_grace: Duration,
+}
+
+#[derive(Debug)]
+pub struct GitHub {
+    pub app_id: u64,
+    /// PEM of the App's RSA key.
+    pub private_key: SecretString,
+    /// Any of them verifies a delivery; at least one.
+    pub webhook_secrets: Vec<SecretString>,
+    /// Without a trailing slash. `https://api.github.com` unless it is a GHES.
+    pub api_url: String,
+    /// PEM of additional roots to trust for `api_url`.
+    pub ca: Option<Vec<u8>>,
+    /// How often the App's delivery log is read for what was missed.
+    pub recovery_interval: Duration,
+    /// How often GitHub is asked which booting runners are online.
+    pub runner_poll: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `sqlite:` with an absolute path.
+    pub url: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plugins {
+    /// Absolute.
+    pub dir: PathBuf,
+    /// Compiled code, 0700. Absolute.
+    pub cache_dir: PathBuf,
+    pub limits: PluginLimits,
+}
+
+/// What one call of a component may use, and what all of them together may.
+#[derive(Debug, Clone)]
+pub struct PluginLimits {
+    /// Of a `.wasm` file, in bytes.
+    pub file_size: u64,
+    /// All linear memories and tables of one call, in bytes.
+    pub memory: u64,
+    /// Running time on the CPU of one call; waiting is not counted.
+    pub cpu: Duration,
+    /// Bytes of one HTTP response body.
+    pub response_size: u64,
+    /// Bytes of one HTTP request body.
+    pub request_size: u64,
+    /// HTTP requests and connections open at once in one call.
+    pub requests: u32,
+    /// Bytes of log and output of one call; more is counted and dropped.
+    pub log_size: u64,
+    /// Calls of one backend at once.
+    pub concurrency: u32,
+    /// Memory of all calls at once, in bytes.
+    pub total_memory: u64,
+}
+
+#[derive(Debug)]
+pub struct Backend {
+    pub name: BackendName,
+    /// The stem of the `.wasm` file in `plugins.dir`.
+    pub plugin: String,
+    /// Hex SHA-256 the file must have.
+    pub digest: Option<String>,
+    pub endpoints: BTreeMap<EndpointName, Endpoint>,
+    /// JSON object, checked against the component's schema when it is loaded.
+    pub settings: serde_json::Value,
+    pub limits: PluginLimits,
+    /// How often the backend is asked which machines there are.
+    pub poll: Duration,
+}
+
+/// What a granted name stands for.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub target: EndpointTarget,
+    /// PEM of additional roots, for HTTPS and TLS.
+    pub ca: Option<Vec<u8>>,
+    /// PEM of certificate chain and key.
+    pub identity: Option<ClientIdentity>,
+    pub credential: Option<Credential>,
+}
+
+#[derive(Debug)]
+pub struct ClientIdentity {
+    pub certificate: Vec<u8>,
+    pub key: SecretString,
+}
+
+/// Added by the host to what a component sends; a component never sees it.
+#[derive(Debug)]
+pub enum Credential {
+    Bearer(SecretString),
+    Basic { username: String, password: SecretString },
+    Header { name: String, value: SecretString },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointTarget {
+    Unix(PathBuf),
+    /// `http://host:port/base`
+    Http {
+        tls: bool,
+        host: String,
+        port: u16,
+        base_path: String,
+    },
+    /// A byte stream for `connect.open`, `tcp://host:port` or `tls://host:port`.
+    Stream {
+        tls: bool,
+        host: String,
+        port: u16,
+    },
+}
+
+/// Groups pools for repositories or an organisation.
+#[derive(Debug)]
+pub struct Project {
+    pub name: ProjectName,
+    pub scope: Scope,
+    pub max_runners: Option<u32>,
+    /// Of each repository.
+    pub max_runners_per_repo: Option<u32>,
+    /// At least one; at most one is the default.
+    pub pools: Vec<Arc<Pool>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    Repos(Vec<RepoName>),
+    Org { login: String, runner_group: RunnerGroup },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunnerGroup {
+    /// GitHub's `Default`, id 1.
+    Default,
+    Id(i64),
+    Name(String),
+}
+
+/// One shape of runner.
+#[derive(Debug)]
+pub struct Pool {
+    pub name: PoolName,
+    pub backend: BackendName,
+    pub enabled: bool,
+    pub default: bool,
+    /// Lower wins.
+    pub priority: i32,
+    /// The extra labels, as written.
+    pub labels: Vec<String>,
+    pub max_runners: u32,
+    /// Idle runners to keep; for a repository-scoped project, for each of its repositories.
+    pub min_idle: u32,
+    pub timeouts: Timeouts,
+    /// JSON object, checked against the component's schema when it is loaded.
+    pub settings: serde_json::Value,
+}
+
+/// How long a runner may be in a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub register: Duration,
+    pub create: Duration,
+    pub boot: Duration,
+    pub idle: Duration,
+    pub run: Duration,
+    pub stop: Duration,
+}
+
+#[derive(Debug)]
+pub enum Auth {
+    Disabled,
+    /// At least 32 characters.
+    Token(SecretString),
+}
+
+/// How long what is over is kept.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    pub jobs: Duration,
+    pub deliveries: Duration,
+    pub audit: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// A `tracing` filter, `info,pacer=debug`.
+    pub log: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Config {
+    pub fn project(&self, name: &ProjectName) -> Option<&Arc<Project>> {
+        self.projects.iter().find(|project| project.name == *name)
+    }
+
+    pub fn pool(&self, project: &ProjectName, pool: &PoolName) -> Option<(&Arc<Project>, &Arc<Pool>)> {
+        let project = self.project(project)?;
+        Some((project, project.pools.iter().find(|candidate| candidate.name == *pool)?))
+    }
+}

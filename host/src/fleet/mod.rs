@@ -1,0 +1,4 @@
+//! Decides which runners there should be, and makes it so.
+
+pub mod job;
+pub mod runner;

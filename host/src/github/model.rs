@@ -1,0 +1,126 @@
+//! GitHub as the host sees it.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use crate::{
+    config::RunnerGroup,
+    fleet::{
+        job::JobFact,
+        runner::{RunnerName, Target},
+    },
+};
+
+/// What the host asks of GitHub. Implementations wait for their budget; callers bound the wait.
+pub trait GitHubApi: Send + Sync {
+    /// Registers a just-in-time runner. [`GitHubErrorKind::NameTaken`] when the name exists.
+    fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<JitRunner, GitHubError>>;
+
+    /// Looks a runner up by its exact name.
+    fn find_runner<'a>(
+        &'a self,
+        target: &'a Target,
+        installation_id: Option<i64>,
+        name: &'a RunnerName,
+    ) -> BoxFuture<'a, Result<Option<GitHubRunner>, GitHubError>>;
+
+    /// Every runner of the target, all pages.
+    fn list_runners<'a>(
+        &'a self,
+        target: &'a Target,
+        installation_id: Option<i64>,
+    ) -> BoxFuture<'a, Result<Vec<GitHubRunner>, GitHubError>>;
+
+    /// Removes a runner's registration, unless it executes a job.
+    fn delete_runner<'a>(
+        &'a self,
+        target: &'a Target,
+        installation_id: Option<i64>,
+        id: i64,
+    ) -> BoxFuture<'a, Result<Deleted, GitHubError>>;
+
+    /// Deliveries that GitHub recorded as failed since `since` and that no later attempt healed, oldest first.
+    fn failed_deliveries(&self, since: Timestamp) -> BoxFuture<'_, Result<Vec<MissedDelivery>, GitHubError>>;
+
+    /// What a repository has waiting: its jobs that are queued, waiting or in progress.
+    fn open_jobs<'a>(
+        &'a self,
+        repo: &'a crate::routing::RepoName,
+        installation_id: Option<i64>,
+    ) -> BoxFuture<'a, Result<Vec<JobFact>, GitHubError>>;
+
+    /// Whether GitHub answers and knows the App.
+    fn ping(&self) -> BoxFuture<'_, Result<(), GitHubError>>;
+}
+
+/// A delivery that did not arrive, as GitHub's log has it.
+#[derive(Debug)]
+pub struct MissedDelivery {
+    pub guid: String,
+    pub event: String,
+    /// The raw payload.
+    pub payload: Vec<u8>,
+}
+
+/// A request for a just-in-time configuration.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    pub target: Target,
+    pub installation_id: Option<i64>,
+    pub name: RunnerName,
+    pub labels: Vec<String>,
+    pub group: RunnerGroup,
+}
+
+/// A registered runner and its configuration, which cannot be had a second time.
+#[derive(Debug)]
+pub struct JitRunner {
+    pub id: i64,
+    pub config: SecretString,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitHubRunner {
+    pub id: i64,
+    pub name: String,
+    pub online: bool,
+    pub busy: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is not registered (any more).
+    Gone,
+    /// It executes a job: it stays.
+    Busy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GitHubErrorKind {
+    /// 401: the key does not fit the App, or the clock is off.
+    Unauthorized,
+    /// 403 that is not a limit: a permission is missing.
+    Forbidden,
+    /// 404: not installed there, or no such thing.
+    NotFound,
+    /// 409 of a registration.
+    NameTaken,
+    /// 422 and whatever else GitHub finds wrong with a request.
+    Rejected,
+    /// A primary or secondary limit.
+    RateLimited,
+    /// Not reached, timed out, or a fault of GitHub's (5xx, an answer of another shape).
+    Unavailable,
+}
+
+/// A call of GitHub failed. The message names the call and what to do; it holds no secret.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct GitHubError {
+    pub kind: GitHubErrorKind,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+}
