@@ -25,7 +25,10 @@ impl Bulk {
     }
 
     /// For inserts: the rows cut into chunks, each with its text.
-    pub fn chunks<'a, T>(&'static self, mut rows: &'a [T]) -> impl Iterator<Item = (&'static str, &'a [T])> + use<'a, T> {
+    pub fn chunks<'a, T>(
+        &'static self,
+        mut rows: &'a [T],
+    ) -> impl Iterator<Item = (&'static str, &'a [T])> + use<'a, T> {
         std::iter::from_fn(move || {
             let exponent = (rows.len().min(MAX_ROWS)).checked_ilog2()? as usize;
             let (chunk, rest) = rows.split_at(1 << exponent);

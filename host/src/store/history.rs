@@ -239,9 +239,7 @@ pub async fn save_pause(
     query.execute(connection).await.map(drop)
 }
 
-pub async fn pauses(
-    connection: &mut SqliteConnection,
-) -> Result<Vec<(ProjectName, PoolName, Pause)>, sqlx::Error> {
+pub async fn pauses(connection: &mut SqliteConnection) -> Result<Vec<(ProjectName, PoolName, Pause)>, sqlx::Error> {
     let rows = sqlx::query("SELECT project, pool, until, reason, failures FROM pauses ORDER BY project, pool")
         .fetch_all(connection)
         .await?;

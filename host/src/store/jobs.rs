@@ -43,10 +43,8 @@ macro_rules! course {
 
 const COLUMNS: &str = columns!();
 const INSERT: &str = concat!("INSERT INTO jobs (", columns!(), ", repo_key) VALUES");
-static LOAD: Bulk =
-    Bulk::new(concat!("SELECT ", columns!(), " FROM jobs WHERE (id, attempt) IN (VALUES"), 2, ")");
-static SAVE: Bulk =
-    Bulk::new(INSERT, 24, concat!(course!(), ", project = excluded.project, pool = excluded.pool"));
+static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM jobs WHERE (id, attempt) IN (VALUES"), 2, ")");
+static SAVE: Bulk = Bulk::new(INSERT, 24, concat!(course!(), ", project = excluded.project, pool = excluded.pool"));
 /// Leaves out what is indexed and has not changed: SQLite rewrites an index for every column that is named.
 static SAVE_COURSE: Bulk = Bulk::new(INSERT, 24, course!());
 
@@ -118,8 +116,12 @@ pub async fn latest_attempt(connection: &mut SqliteConnection, id: i64) -> Resul
 /// How many there are in each state. Only the active ones and the mishaps are looked at one by one.
 pub async fn counts(connection: &mut SqliteConnection) -> Result<Vec<(JobStatus, u64)>, sqlx::Error> {
     const TEXT: &str = concat!(
-        "SELECT status, COUNT(*) FROM jobs WHERE ", active!(), " GROUP BY status \
-         UNION ALL SELECT status, COUNT(*) FROM jobs WHERE ", mishaps!(), " GROUP BY status \
+        "SELECT status, COUNT(*) FROM jobs WHERE ",
+        active!(),
+        " GROUP BY status \
+         UNION ALL SELECT status, COUNT(*) FROM jobs WHERE ",
+        mishaps!(),
+        " GROUP BY status \
          UNION ALL SELECT 'all', COUNT(*) FROM jobs"
     );
     let rows: Vec<(String, i64)> = sqlx::query_as(TEXT).fetch_all(connection).await?;
@@ -154,7 +156,11 @@ pub async fn list(
         && filter.status.iter().all(|status| matches!(status, JobStatus::Failed | JobStatus::Cancelled));
     // The few rows that are active come first, or else the planner may walk all of a project to find them.
     let few = is_active.then_some(concat!(
-        "WITH few AS MATERIALIZED (SELECT ", columns!(), ", repo_key FROM jobs WHERE ", active!(), ") "
+        "WITH few AS MATERIALIZED (SELECT ",
+        columns!(),
+        ", repo_key FROM jobs WHERE ",
+        active!(),
+        ") "
     ));
     query.push(few.unwrap_or_default()).push("SELECT ").push(COLUMNS);
     query.push(if few.is_some() { " FROM few WHERE 1 = 1" } else { " FROM jobs WHERE 1 = 1" });
@@ -182,9 +188,7 @@ pub async fn list(
     query.push(" ORDER BY queued_at DESC, id DESC, attempt DESC LIMIT ").push_bind(i64::from(limit) + 1);
     let rows = query.build().fetch_all(connection).await?;
     let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(super::page(items, limit, |job| {
-        format!("{}.{}.{}", millis(job.queued_at), job.key.id, job.key.attempt)
-    }))
+    Ok(super::page(items, limit, |job| format!("{}.{}.{}", millis(job.queued_at), job.key.id, job.key.attempt)))
 }
 
 /// Jobs in one of the states that a new configuration can help, oldest first.
@@ -194,13 +198,28 @@ pub async fn in_status(
     limit: u32,
 ) -> Result<Vec<Job>, sqlx::Error> {
     const ACTIVE: &str = concat!(
-        "SELECT ", columns!(), " FROM jobs WHERE ", active!(), " AND status = $1 ORDER BY queued_at, id, attempt LIMIT $2"
+        "SELECT ",
+        columns!(),
+        " FROM jobs WHERE ",
+        active!(),
+        " AND status = $1 ORDER BY queued_at, id, attempt LIMIT $2"
     );
     const OVER: &str = concat!(
-        "SELECT ", columns!(), " FROM jobs WHERE ", mishaps!(), " AND status = $1 ORDER BY queued_at, id, attempt LIMIT $2"
+        "SELECT ",
+        columns!(),
+        " FROM jobs WHERE ",
+        mishaps!(),
+        " AND status = $1 ORDER BY queued_at, id, attempt LIMIT $2"
     );
     let text = if status.is_final() { OVER } else { ACTIVE };
-    sqlx::query(text).bind(status.as_str()).bind(i64::from(limit)).fetch_all(connection).await?.iter().map(read).collect()
+    sqlx::query(text)
+        .bind(status.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
 }
 
 /// Why a listing failed.

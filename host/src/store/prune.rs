@@ -36,7 +36,10 @@ pub async fn step(connection: &mut SqliteConnection, kind: Kind, before: i64) ->
         ),
         Kind::Runners => (
             // What such an event says of a job is the job's, and goes with it.
-            Some(concat!("DELETE FROM events WHERE runner IS NOT NULL AND job_id IS NULL AND runner IN ", old_runners!())),
+            Some(concat!(
+                "DELETE FROM events WHERE runner IS NOT NULL AND job_id IS NULL AND runner IN ",
+                old_runners!()
+            )),
             concat!("DELETE FROM runners WHERE name IN ", old_runners!()),
         ),
         Kind::Deliveries => (

@@ -3,7 +3,8 @@
 use sqlx::{Sqlite, pool::PoolConnection};
 
 use super::{
-    AuditEntry, DeliveryRecord, EventRow, JobFilter, Page, Pause, RunnerFilter, Store, StoreError, history, jobs, runners,
+    AuditEntry, DeliveryRecord, EventRow, JobFilter, Page, Pause, RunnerFilter, Store, StoreError, history, jobs,
+    runners,
 };
 use crate::{
     fleet::{
@@ -122,10 +123,10 @@ impl Store {
     }
 
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
-        self.readers.acquire().await.map_err(|error| match error {
-            sqlx::Error::PoolClosed => StoreError::Closed,
-            error => self.read_error(&error),
-        })
+        if self.readers.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        self.readers.acquire().await.map_err(|error| self.read_error(&error))
     }
 }
 

@@ -76,7 +76,9 @@ impl Location {
         let opened = tokio::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).await;
         opened.map(drop).map_err(|error| {
             let path = self.path.display();
-            self.open_error(format!("`{path}`: {error}; its directory must exist and be writable by the user pacer runs as"))
+            self.open_error(format!(
+                "`{path}`: {error}; its directory must exist and be writable by the user pacer runs as"
+            ))
         })
     }
 
@@ -88,10 +90,13 @@ impl Location {
 
     /// For those who may not migrate: the schema must be the one we know.
     pub async fn check_migrated(&self) -> Result<(), StoreError> {
-        let mut connection = self.reader().connect().await.map_err(|error| self.open_error(explain(&self.path, &error)))?;
+        let mut connection =
+            self.reader().connect().await.map_err(|error| self.open_error(explain(&self.path, &error)))?;
         let found = self.check_version(&mut connection).await?;
         if found < known_version() {
-            return Err(self.open_error("its schema is older than this pacer; start `pacer serve` once to bring it up to date"));
+            return Err(
+                self.open_error("its schema is older than this pacer; start `pacer serve` once to bring it up to date")
+            );
         }
         connection.close().await.map_err(|error| self.open_error(error))
     }
@@ -106,8 +111,10 @@ impl Location {
         if tables == 0 {
             return Ok(0);
         }
-        let found: Option<i64> =
-            sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(connection).await.map_err(failed)?;
+        let found: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+            .fetch_one(connection)
+            .await
+            .map_err(failed)?;
         let (found, known) = (found.unwrap_or(0), known_version());
         if found > known {
             return Err(StoreError::Newer { url: self.url.clone(), found, known });
@@ -153,13 +160,21 @@ pub fn explain(path: &Path, error: &sqlx::Error) -> String {
             "another process holds the lock of `{path}` for longer than {} s ({error}); end what works on the file (`fuser {path}`)",
             BUSY_TIMEOUT.as_secs()
         ),
-        Some(FULL) => format!("no space left for `{path}` ({error}); free space on its file system, pacer goes on by itself"),
-        Some(READ_ONLY) => format!("`{path}` is read-only ({error}); the user pacer runs as needs to write the file and its directory"),
+        Some(FULL) => {
+            format!("no space left for `{path}` ({error}); free space on its file system, pacer goes on by itself")
+        }
+        Some(READ_ONLY) => {
+            format!("`{path}` is read-only ({error}); the user pacer runs as needs to write the file and its directory")
+        }
         Some(IO_ERROR) => format!("reading or writing `{path}` fails ({error}); look at the disk and the kernel's log"),
         Some(CORRUPT | NOT_A_DATABASE) => {
-            format!("`{path}` is damaged or no SQLite database ({error}); restore it from a backup, or name another file in `database.url`")
+            format!(
+                "`{path}` is damaged or no SQLite database ({error}); restore it from a backup, or name another file in `database.url`"
+            )
         }
-        Some(CANNOT_OPEN) => format!("`{path}` cannot be opened ({error}); check the path, its directory and their permissions"),
+        Some(CANNOT_OPEN) => {
+            format!("`{path}` cannot be opened ({error}); check the path, its directory and their permissions")
+        }
         Some(_) | None => format!("`{path}`: {error}"),
     }
 }

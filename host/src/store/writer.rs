@@ -18,8 +18,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Active, Changed, Op, OpOutcome, StoreError, batch,
-    history, jobs, prune, runners,
+    Active, Changed, Op, OpOutcome, StoreError, batch, history, jobs, prune, runners,
     sqlite::{self, Location},
 };
 use crate::clock::SharedClock;
@@ -31,14 +30,30 @@ pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub type Stream = broadcast::Receiver<Arc<[Changed]>>;
 
 pub enum Request {
-    Write { ops: Vec<Op>, reply: Reply<Vec<OpOutcome>> },
-    Follow { reply: Reply<(Active, Stream)> },
-    Prune { kind: prune::Kind, before: Timestamp, reply: Reply<u64> },
-    SetMeta { key: String, value: String, reply: Reply<()> },
+    Write {
+        ops: Vec<Op>,
+        reply: Reply<Vec<OpOutcome>>,
+    },
+    Follow {
+        reply: Reply<(Active, Stream)>,
+    },
+    Prune {
+        kind: prune::Kind,
+        before: Timestamp,
+        reply: Reply<u64>,
+    },
+    SetMeta {
+        key: String,
+        value: String,
+        reply: Reply<()>,
+    },
     Close,
     /// Lets a test put limits on the connection.
     #[cfg(test)]
-    Execute { sql: &'static str, reply: Reply<()> },
+    Execute {
+        sql: &'static str,
+        reply: Reply<()>,
+    },
 }
 
 pub struct Writer {
