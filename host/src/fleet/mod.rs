@@ -1,4 +1,5 @@
 //! Decides which runners there should be, and makes it so.
 
+pub mod explain;
 pub mod job;
 pub mod runner;
