@@ -127,13 +127,20 @@ fn the_key_of_the_app() {
 
 #[test]
 fn secrets_and_where_they_come_from() {
-    let github = |secret: &str| format!("github: {{ app_id: 1, private_key_path: key.pem, webhook_secret: {secret} }}\n{REST}");
+    let github =
+        |secret: &str| format!("github: {{ app_id: 1, private_key_path: key.pem, webhook_secret: {secret} }}\n{REST}");
     check(&github("''"), "github.webhook_secret is empty");
     check(&github("[]"), "github.webhook_secret has 0 secrets");
     check(&github("[a, '']"), "github.webhook_secret[1] is empty");
-    check(&github("'${NOT_SET}'"), "github.webhook_secret refers to the environment variable `NOT_SET`, which is not set");
+    check(
+        &github("'${NOT_SET}'"),
+        "github.webhook_secret refers to the environment variable `NOT_SET`, which is not set",
+    );
     check(&github("file:none"), "github.webhook_secret unreadable: `none`");
-    check(&github("12345"), "github.webhook_secret must be text, not a number\n  at config.yaml:1:66\n  put the value in quotes");
+    check(
+        &github("12345"),
+        "github.webhook_secret must be text, not a number\n  at config.yaml:1:65\n  put the value in quotes",
+    );
     let mut fixture = Fixture::new();
     fixture.env.insert("SET".to_owned(), "from the environment".to_owned());
     let config = fixture.load(&github("['${SET}', file:secret, literal]")).unwrap();
@@ -189,14 +196,28 @@ fn backends_and_endpoints() {
     check(&backend("{ plugin: ../x }"), "backends.b.plugin is `../x`");
     check(&backend("{ plugin: d, digest: abc }"), "backends.b.digest is not a SHA-256");
     check(&backend("{ plugin: d, settings: [] }"), "backends.b.settings must be a mapping, not a list");
-    check(&backend("{ plugin: d, limits: { total_memory: 1GiB } }"), "backends.b.limits.total_memory is not a known key");
-    check(&backend("{ plugin: d, endpoints: { e: /x } }"), "backends.b.endpoints.e is not an endpoint: it has no scheme");
+    check(
+        &backend("{ plugin: d, limits: { total_memory: 1GiB } }"),
+        "backends.b.limits.total_memory is not a known key",
+    );
+    check(
+        &backend("{ plugin: d, endpoints: { e: /x } }"),
+        "backends.b.endpoints.e is not an endpoint: it has no scheme",
+    );
     check(&backend("{ plugin: d, endpoints: { E!: 'http://x' } }"), "backends.b.endpoints.E! is malformed");
     check(&backend("{ plugin: d, endpoints: { e: { ca: x } } }"), "backends.b.endpoints.e.url required");
-    check(&backend("{ plugin: d, endpoints: { e: { url: 'https://x', ca: text.pem } } }"), "is not a PEM file of certificates");
-    check(&backend("{ plugin: d, endpoints: { e: { url: 'https://x', credential: {} } } }"), "must have exactly one way");
     check(
-        &backend("{ plugin: d, endpoints: { e: { url: 'https://x', credential: { header: { name: Host, value: v } } } } }"),
+        &backend("{ plugin: d, endpoints: { e: { url: 'https://x', ca: text.pem } } }"),
+        "is not a PEM file of certificates",
+    );
+    check(
+        &backend("{ plugin: d, endpoints: { e: { url: 'https://x', credential: {} } } }"),
+        "must have exactly one way",
+    );
+    check(
+        &backend(
+            "{ plugin: d, endpoints: { e: { url: 'https://x', credential: { header: { name: Host, value: v } } } } }",
+        ),
         "is `Host`, not a header field that can be set",
     );
     let config = good(&backend(
@@ -210,25 +231,46 @@ fn backends_and_endpoints() {
 
 #[test]
 fn projects_and_pools() {
-    check_pool("      - { name: a, backend: enginee }\n", "which is not in `backends`\n  at config.yaml:9:29\n  did you mean `engine`? the backends are `engine`");
+    check_pool(
+        "      - { name: a, backend: enginee }\n",
+        "which is not in `backends`\n  at config.yaml:10:29\n  did you mean `engine`? the backends are `engine`",
+    );
     check_pool(
         "      - { name: a, backend: engine, default: true }\n      - { name: b, backend: engine, default: true }\n",
         "projects[0].pools[1].default is the second default of project `app`, after `projects[0].pools[0]`",
     );
-    check_pool("      - { name: a, backend: engine, labels: ['***'] }\n", "projects[0].pools[0].labels[0] is `***`, of which nothing is left as a label");
-    check_pool("      - { name: a, backend: engine }\n      - { name: a, backend: engine }\n", "projects[0].pools[1].name is `a`, as that of");
+    check_pool(
+        "      - { name: a, backend: engine, labels: ['***'] }\n",
+        "projects[0].pools[0].labels[0] is `***`, of which nothing is left as a label",
+    );
+    check_pool(
+        "      - { name: a, backend: engine }\n      - { name: a, backend: engine }\n",
+        "projects[0].pools[1].name is `a`, as that of",
+    );
     check_pool("      - { name: A b, backend: engine }\n", "is `A b`, which is not a normal label");
     check_pool("      - { name: '-', backend: engine }\n", "of which no label can be made");
     check_pool("      - { name: a, backend: engine, max_runners: 0 }\n", "max_runners must be more than zero");
     check_pool("      - { name: a, backend: engine, min_idle: 11 }\n", "min_idle is 11, more than the 10");
-    check_pool("      - { name: a, backend: engine, timeouts: { boot: 0s } }\n", "timeouts.boot must be more than zero");
-    check_pool("      - { name: a, backend: engine, lables: [] }\n", "projects[0].pools[0].lables is not a known key\n  at config.yaml:9:37\n  did you mean `labels`?");
+    check_pool(
+        "      - { name: a, backend: engine, timeouts: { boot: 0s } }\n",
+        "timeouts.boot must be more than zero",
+    );
+    check_pool(
+        "      - { name: a, backend: engine, lables: [] }\n",
+        "projects[0].pools[0].lables is not a known key\n  at config.yaml:10:37\n  did you mean `labels`?",
+    );
     check_pool("      - { name: a, backend: engine, settings: { x: 1, x: 2 } }\n", "settings.x is given twice");
     check_pool("      - { name: a, name: b, backend: engine }\n", "projects[0].pools[0].name is given twice");
     check_pool("      []\n", "projects[0].pools is empty");
     let many: Vec<_> = (0..98).map(|n| format!("l{n}")).collect();
-    check_pool(&format!("      - {{ name: a, backend: engine, labels: [{}] }}\n", many.join(", ")), "of which `a` has 102 labels");
-    check_pool(&format!("      - {{ name: a, backend: engine, labels: [{}] }}\n", "x".repeat(257)), "has 257 characters");
+    check_pool(
+        &format!("      - {{ name: a, backend: engine, labels: [{}] }}\n", many.join(", ")),
+        "of which `a` has 102 labels",
+    );
+    check_pool(
+        &format!("      - {{ name: a, backend: engine, labels: [{}] }}\n", "x".repeat(257)),
+        "has 257 characters",
+    );
 }
 
 #[test]
@@ -237,20 +279,32 @@ fn scopes() {
     let pools = "pools: [{ name: a, backend: engine }]";
     check(&projects(&format!("  - {{ name: p, scope: repo, {pools} }}\n")), "projects[0].repos required");
     check(&projects(&format!("  - {{ name: p, scope: repo, repos: [], {pools} }}\n")), "projects[0].repos is empty");
-    check(&projects(&format!("  - {{ name: p, scope: repo, repos: [x], {pools} }}\n")), "projects[0].repos[0] is malformed");
+    check(
+        &projects(&format!("  - {{ name: p, scope: repo, repos: [x], {pools} }}\n")),
+        "projects[0].repos[0] is malformed",
+    );
     check(&projects(&format!("  - {{ name: p, scope: org, {pools} }}\n")), "projects[0].org required");
     check(&projects(&format!("  - {{ name: p, scope: all, {pools} }}\n")), "projects[0].scope is `all`\n");
-    check(&projects(&format!("  - {{ name: p, scope: repo, repos: [a/b], org: x, {pools} }}\n")), "projects[0].org belongs to `scope: org`");
     check(
-        &projects(&format!("  - {{ name: p, scope: repo, repos: [a/b], {pools} }}\n  - {{ name: q, scope: repo, repos: [A/B], {pools} }}\n")),
+        &projects(&format!("  - {{ name: p, scope: repo, repos: [a/b], org: x, {pools} }}\n")),
+        "projects[0].org belongs to `scope: org`",
+    );
+    check(
+        &projects(&format!(
+            "  - {{ name: p, scope: repo, repos: [a/b], {pools} }}\n  - {{ name: q, scope: repo, repos: [A/B], {pools} }}\n"
+        )),
         "projects[1].repos[0] is `A/B`, which project `p` has already",
     );
     check(
-        &projects(&format!("  - {{ name: p, scope: org, org: a, {pools} }}\n  - {{ name: q, scope: org, org: A, {pools} }}\n")),
+        &projects(&format!(
+            "  - {{ name: p, scope: org, org: a, {pools} }}\n  - {{ name: q, scope: org, org: A, {pools} }}\n"
+        )),
         "projects[1].org is `A`, which project `p` has already",
     );
     check(
-        &projects(&format!("  - {{ name: p, scope: org, org: a, {pools} }}\n  - {{ name: p, scope: org, org: b, {pools} }}\n")),
+        &projects(&format!(
+            "  - {{ name: p, scope: org, org: a, {pools} }}\n  - {{ name: p, scope: org, org: b, {pools} }}\n"
+        )),
         "projects[1].name is `p`, as that of `projects[0]`",
     );
     let config = good(&projects(&format!("  - {{ name: p, scope: org, org: Acme, runner_group: 7, {pools} }}\n")));
@@ -267,8 +321,10 @@ fn the_example_loads_and_shows_every_key() {
     let config = fixture.load(example).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.warnings, Vec::<String>::new());
 
-    let words: std::collections::BTreeSet<_> =
-        example.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).filter_map(|word| word.strip_suffix(':')).collect();
+    let words: std::collections::BTreeSet<_> = example
+        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+        .filter_map(|word| word.strip_suffix(':'))
+        .collect();
     let sets = [
         sections::ROOT,
         sections::SERVER,

@@ -93,12 +93,16 @@ fn headline(
     let unblock = &mut explanation.unblock;
     explanation.headline = match job.status {
         JobStatus::Waiting => {
-            unblock.push("approve the deployment on GitHub, or wait until its protection rules let the job go".to_owned());
+            unblock
+                .push("approve the deployment on GitHub, or wait until its protection rules let the job go".to_owned());
             "GitHub holds the job back: an approval or a protection rule".to_owned()
         }
         JobStatus::Unmatched => {
             unblock.push("change `runs-on` to labels that one pool has".to_owned());
-            unblock.push("or add the missing labels to a pool; the job is matched again when the configuration changes".to_owned());
+            unblock.push(
+                "or add the missing labels to a pool; the job is matched again when the configuration changes"
+                    .to_owned(),
+            );
             format!("no pool fits the labels of the job{reason}")
         }
         JobStatus::Queued => queued(unblock, place, counts, pause, &reason, job),
@@ -164,7 +168,12 @@ fn queued(
 fn facts(explanation: &mut Explanation, job: &Job, decision: &Decision, in_configuration: bool) {
     let facts = &mut explanation.facts;
     facts.push(format!("queued at {}", job.queued_at));
-    let steps = [("claimed", job.claimed_at), ("starting", job.starting_at), ("running", job.running_at), ("over", job.completed_at)];
+    let steps = [
+        ("claimed", job.claimed_at),
+        ("starting", job.starting_at),
+        ("running", job.running_at),
+        ("over", job.completed_at),
+    ];
     for (word, at) in steps {
         if let Some(at) = at {
             facts.push(format!("{word} at {at}"));

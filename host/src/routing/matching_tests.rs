@@ -129,7 +129,11 @@ fn no_match_names_the_nearest_pool() {
     };
     check("self-hosted,arm64,fpga", "no pool of project `app` fits; the nearest, `arm`, lacks `fpga`");
     check("self-hosted,gpu", "pool `gpu` of project `app` fits but is disabled: set `enabled: true`");
-    check("self-hosted,Big Machine", "no pool of project `app` fits; the nearest, `small`, lacks `Big Machine`");
+    check(
+        "self-hosted,Big Machine",
+        "no pool of project `app` fits; the nearest, `large`, lacks `Big Machine` \
+         (GitHub asks for `Big Machine`, the pool registers `big-machine`)",
+    );
 }
 
 #[test]
