@@ -140,12 +140,11 @@ impl<'r, 'a> Section<'r, 'a> {
     /// A JSON object, empty when absent.
     pub fn settings(&self, key: &str) -> Option<serde_json::Value> {
         self.get(key).map_or(Some(serde_json::Value::Object(serde_json::Map::new())), |value| {
-            match &value.node.content {
-                Content::Map(_) => value.json(),
-                _ => {
-                    value.wrong("a mapping");
-                    None
-                }
+            if let Content::Map(_) = &value.node.content {
+                value.json()
+            } else {
+                value.wrong("a mapping");
+                None
             }
         })
     }
@@ -188,13 +187,13 @@ impl<'r, 'a> Value<'r, 'a> {
 
     /// A mapping with these keys. Others, and repeated ones, are problems.
     pub fn section(&self, known: &'static [&'static str]) -> Section<'r, 'a> {
-        let entries: &'r [(Key, Node)] = match &self.node.content {
-            Content::Map(entries) => entries,
-            Content::Null => &[],
-            _ => {
+        let entries: &'r [(Key, Node)] = if let Content::Map(entries) = &self.node.content {
+            entries
+        } else {
+            if !matches!(self.node.content, Content::Null) {
                 self.wrong("a mapping");
-                &[]
             }
+            &[]
         };
         let section = Section { reader: self.reader, path: self.path.clone(), at: self.at, entries };
         self.check_duplicates(entries);
@@ -228,81 +227,63 @@ impl<'r, 'a> Value<'r, 'a> {
 
     /// A mapping whose keys are names.
     pub fn entries(&self) -> Vec<(String, Location, Value<'r, 'a>)> {
-        match &self.node.content {
-            Content::Map(entries) => {
-                self.check_duplicates(entries);
-                let value = |key: &Key, node: &'r Node| Value {
-                    reader: self.reader,
-                    path: format!("{}.{}", self.path, crate::routing::shown(&key.name)),
-                    at: node.at,
-                    node,
-                };
-                entries.iter().map(|(key, node)| (key.name.clone(), key.at, value(key, node))).collect()
-            }
-            _ => {
-                self.wrong("a mapping");
-                Vec::new()
-            }
-        }
+        let Content::Map(entries) = &self.node.content else {
+            self.wrong("a mapping");
+            return Vec::new();
+        };
+        self.check_duplicates(entries);
+        let value = |key: &Key, node: &'r Node| Value {
+            reader: self.reader,
+            path: format!("{}.{}", self.path, crate::routing::shown(&key.name)),
+            at: node.at,
+            node,
+        };
+        entries.iter().map(|(key, node)| (key.name.clone(), key.at, value(key, node))).collect()
     }
 
     pub fn items(&self) -> Vec<Value<'r, 'a>> {
-        match &self.node.content {
-            Content::List(items) => items
-                .iter()
-                .enumerate()
-                .map(|(index, node)| Value {
-                    reader: self.reader,
-                    path: format!("{}[{index}]", self.path),
-                    at: node.at,
-                    node,
-                })
-                .collect(),
-            _ => {
-                self.wrong("a list");
-                Vec::new()
-            }
-        }
+        let Content::List(items) = &self.node.content else {
+            self.wrong("a list");
+            return Vec::new();
+        };
+        let value = |(index, node): (usize, &'r Node)| Value {
+            reader: self.reader,
+            path: format!("{}[{index}]", self.path),
+            at: node.at,
+            node,
+        };
+        items.iter().enumerate().map(value).collect()
     }
 
     pub fn text(&self) -> Option<&'r str> {
-        match &self.node.content {
-            Content::Text(text) => Some(text),
-            _ => {
-                self.wrong("text");
-                None
-            }
-        }
+        let Content::Text(text) = &self.node.content else {
+            self.wrong("text");
+            return None;
+        };
+        Some(text)
     }
 
     pub fn boolean(&self) -> Option<bool> {
-        match &self.node.content {
-            Content::Bool(value) => Some(*value),
-            _ => {
-                self.wrong("`true` or `false`");
-                None
-            }
-        }
+        let Content::Bool(value) = &self.node.content else {
+            self.wrong("`true` or `false`");
+            return None;
+        };
+        Some(*value)
     }
 
     fn integer_between(&self, low: i128, high: i128) -> Option<i128> {
-        match &self.node.content {
-            Content::Integer(value) if (low..=high).contains(value) => Some(*value),
-            Content::Integer(value) => {
-                self.problem(format!("is {value}"), format!("write a whole number from {low} to {high}"));
-                None
-            }
-            _ => {
-                self.wrong("a whole number");
-                None
-            }
+        let Content::Integer(value) = &self.node.content else {
+            self.wrong("a whole number");
+            return None;
+        };
+        if !(low..=high).contains(value) {
+            self.problem(format!("is {value}"), format!("write a whole number from {low} to {high}"));
+            return None;
         }
+        Some(*value)
     }
 
-    pub fn positive<T: TryFrom<i128>>(&self) -> Option<T>
-    where
-        T: Bounded,
-    {
+    pub fn positive<T: TryFrom<i128> + Bounded>(&self) -> Option<T> {
         self.integer_between(1, T::MAX)?.try_into().ok()
     }
 
@@ -310,20 +291,25 @@ impl<'r, 'a> Value<'r, 'a> {
         self.integer_between(T::MIN, T::MAX)?.try_into().ok()
     }
 
+    /// The text of a quantity; a bare number is the likely slip.
+    fn with_unit(&self, expected: &str, hint: &str) -> Option<&'r str> {
+        match &self.node.content {
+            Content::Text(text) => Some(text),
+            Content::Integer(_) | Content::Float(_) => {
+                self.problem("has no unit", hint);
+                None
+            }
+            Content::Null | Content::Bool(_) | Content::List(_) | Content::Map(_) => {
+                self.wrong(expected);
+                None
+            }
+        }
+    }
+
     /// More than nothing.
     pub fn duration(&self) -> Option<Duration> {
         const HINT: &str = "write a number with a unit, for instance `30s`, `2m`, `1h30m` or `7d`";
-        let text = match &self.node.content {
-            Content::Text(text) => text,
-            Content::Integer(_) | Content::Float(_) => {
-                self.problem("has no unit", HINT);
-                return None;
-            }
-            _ => {
-                self.wrong("a duration");
-                return None;
-            }
-        };
+        let text = self.with_unit("a duration", HINT)?;
         match values::duration(text) {
             Some(Duration::ZERO) => {
                 self.problem("must be more than zero", HINT);
@@ -340,17 +326,7 @@ impl<'r, 'a> Value<'r, 'a> {
     /// More than nothing.
     pub fn size(&self) -> Option<u64> {
         const HINT: &str = "write a number with a unit, for instance `64MiB` or `2GiB`";
-        let text = match &self.node.content {
-            Content::Text(text) => text,
-            Content::Integer(_) | Content::Float(_) => {
-                self.problem("has no unit", HINT);
-                return None;
-            }
-            _ => {
-                self.wrong("a size");
-                return None;
-            }
-        };
+        let text = self.with_unit("a size", HINT)?;
         match values::size(text) {
             Some(0) => {
                 self.problem("must be more than zero", HINT);
