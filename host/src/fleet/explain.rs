@@ -5,7 +5,10 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::job::{Job, JobStatus};
+use super::{
+    job::{Job, JobStatus},
+    runner::{Runner, Target},
+};
 use crate::{
     config::{Config, Pool, Project},
     routing::{self, Decision, PoolName, ProjectName},
@@ -19,6 +22,22 @@ pub struct Counts {
     pub project: u32,
     /// Of the job's repository, within the project.
     pub repo: u32,
+}
+
+impl Counts {
+    /// Counts those among `runners` that hold a place: everything that is not over.
+    pub fn of<'a>(job: &Job, runners: impl IntoIterator<Item = &'a Runner>) -> Self {
+        let mut counts = Self::default();
+        for runner in runners {
+            if runner.state.is_final() || job.project.as_ref() != Some(&runner.project) {
+                continue;
+            }
+            counts.project += 1;
+            counts.pool += u32::from(job.pool.as_ref() == Some(&runner.pool));
+            counts.repo += u32::from(runner.target == Target::Repo(job.repo.clone()));
+        }
+        counts
+    }
 }
 
 /// The answer. Its texts are safe to show.
