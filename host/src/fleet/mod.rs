@@ -1,4 +1,6 @@
-//! temp
+//! Decides which runners there should be, and makes it so.
+
+pub mod explain;
 pub mod intent;
 pub mod job;
 mod names;
