@@ -58,11 +58,13 @@ struct Claims {
 impl AppKey {
     /// Signs once, so that a key that cannot is found at the start.
     pub fn new(app_id: u64, pem: &SecretString, now: Timestamp) -> Result<Self, GitHubError> {
-        let unusable = || GitHubError {
+        let unusable = || {
+            GitHubError {
             kind: GitHubErrorKind::Unauthorized,
             message: "`github.private_key_path`: not the PEM of an RSA private key; download a new key from the App's settings"
                 .into(),
             retry_after: None,
+        }
         };
         let key = EncodingKey::from_rsa_pem(pem.expose_secret().as_bytes()).map_err(|_| unusable())?;
         let app = Self { app_id, key, last: Mutex::new(None) };
@@ -88,11 +90,12 @@ impl AppKey {
             exp: now.as_second() + seconds(JWT_LIFE),
             iss: self.app_id.to_string(),
         };
-        let jwt = jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &self.key).map_err(|_| GitHubError {
-            kind: GitHubErrorKind::Unauthorized,
-            message: "the App's private key cannot sign".into(),
-            retry_after: None,
-        })?;
+        let jwt =
+            jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &self.key).map_err(|_| GitHubError {
+                kind: GitHubErrorKind::Unauthorized,
+                message: "the App's private key cannot sign".into(),
+                retry_after: None,
+            })?;
         let jwt = SecretString::from(jwt);
         *last = Some((now, jwt.clone()));
         Ok(jwt)

@@ -70,7 +70,10 @@ enum Account {
 #[derive(Clone, Copy)]
 pub(super) enum Identity<'a> {
     App,
-    Installation { target: &'a Target, hint: Option<i64> },
+    Installation {
+        target: &'a Target,
+        hint: Option<i64>,
+    },
     /// Minting: the App's name, for this installation.
     Mint(i64),
 }
@@ -265,9 +268,7 @@ impl Inner {
 
     async fn token(self: &Arc<Self>, installation: i64) -> Result<Arc<Token>, GitHubError> {
         let inner = Arc::clone(self);
-        self.tokens
-            .get(installation, self.clock.now(), || async move { inner.mint(installation).await }.boxed())
-            .await
+        self.tokens.get(installation, self.clock.now(), || async move { inner.mint(installation).await }.boxed()).await
     }
 
     async fn mint(self: Arc<Self>, installation: i64) -> Result<Arc<Token>, GitHubError> {
@@ -345,7 +346,9 @@ impl Inner {
         };
         match tokio::time::timeout(SLOT_WAIT, both).await {
             Ok(Ok(slots)) => Ok(slots),
-            Ok(Err(_)) | Err(_) => Err(unavailable(call.subject, format_args!("too many calls of GitHub are in flight"))),
+            Ok(Err(_)) | Err(_) => {
+                Err(unavailable(call.subject, format_args!("too many calls of GitHub are in flight")))
+            }
         }
     }
 

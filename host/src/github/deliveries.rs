@@ -85,7 +85,10 @@ impl Inner {
             }
         }
         if next.is_some() {
-            tracing::warn!(pages = MAX_PAGES, "the delivery log is longer than is read at once; its oldest part is left to the scan of repositories");
+            tracing::warn!(
+                pages = MAX_PAGES,
+                "the delivery log is longer than is read at once; its oldest part is left to the scan of repositories"
+            );
         }
         let details = stream::iter(unhealed(items)).map(|item| self.missed(item)).buffered(AT_ONCE);
         let mut bytes = 0;

@@ -30,7 +30,9 @@ pub(super) fn shape(subject: &str, expected: &str, reason: &serde_json::Error) -
     let (line, column) = (reason.line(), reason.column());
     unavailable(
         subject,
-        format_args!("the answer is not {expected} (line {line}, column {column}); check that `github.api_url` is GitHub's API"),
+        format_args!(
+            "the answer is not {expected} (line {line}, column {column}); check that `github.api_url` is GitHub's API"
+        ),
     )
 }
 
@@ -83,7 +85,8 @@ fn way_out(call: &Call<'_>, kind: GitHubErrorKind, answer: &Answer, now: Timesta
         GitHubErrorKind::Unauthorized => {
             let theirs = answer.headers.get(header::DATE).and_then(|date| date.to_str().ok());
             let theirs = theirs.and_then(|date| rfc2822::parse(date).ok()).map(|date| date.timestamp());
-            let skew = theirs.map(|theirs| now.duration_since(theirs)).filter(|skew| skew.unsigned_abs() > NOTABLE_SKEW);
+            let skew =
+                theirs.map(|theirs| now.duration_since(theirs)).filter(|skew| skew.unsigned_abs() > NOTABLE_SKEW);
             Some(match skew {
                 Some(skew) if skew.is_positive() => {
                     format!("this machine's clock is {} s ahead of GitHub's; set it right", skew.as_secs())

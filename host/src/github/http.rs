@@ -68,13 +68,13 @@ impl Http {
             .map_err(|reason| unusable(format!("`github.api_url` `{api_url}` is not a URL: {reason}")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() || !base.username().is_empty() {
             return Err(unusable(
-                "`github.api_url` must look like `https://api.github.com` or `https://HOST/api/v3`, without a user".into(),
+                "`github.api_url` must look like `https://api.github.com` or `https://HOST/api/v3`, without a user"
+                    .into(),
             ));
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
-        headers
-            .insert(HeaderName::from_static("x-github-api-version"), HeaderValue::from_static(API_VERSION));
+        headers.insert(HeaderName::from_static("x-github-api-version"), HeaderValue::from_static(API_VERSION));
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("pacer/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)

@@ -47,7 +47,8 @@ impl Installations {
 
     fn known(&self, target: &Target, hint: Option<i64>, now: Timestamp) -> Option<i64> {
         let known = guard(&self.0);
-        let gone = |id: &i64| known.gone.get(id).is_some_and(|since| now.duration_since(*since).unsigned_abs() < GONE_FOR);
+        let gone =
+            |id: &i64| known.gone.get(id).is_some_and(|since| now.duration_since(*since).unsigned_abs() < GONE_FOR);
         hint.filter(|id| !gone(id)).or_else(|| {
             let (id, since) = known.at.get(target)?;
             (now.duration_since(*since).unsigned_abs() < KNOWN_FOR).then_some(*id)

@@ -91,11 +91,7 @@ impl JobAnswer {
 }
 
 impl Inner {
-    pub async fn open_jobs(
-        self: &Arc<Self>,
-        repo: &RepoName,
-        hint: Option<i64>,
-    ) -> Result<Vec<JobFact>, GitHubError> {
+    pub async fn open_jobs(self: &Arc<Self>, repo: &RepoName, hint: Option<i64>) -> Result<Vec<JobFact>, GitHubError> {
         let target = Target::Repo(repo.clone());
         let identity = Identity::Installation { target: &target, hint };
         let base = format!("repos/{}/{}/actions/runs", repo.owner(), repo.name());

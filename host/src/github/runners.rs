@@ -119,21 +119,20 @@ impl Inner {
             });
         }
         let expected = "a registered runner and its configuration";
-        let registered: Registered =
-            serde_json::from_slice(&answer.body).map_err(|reason| super::error::shape(call.subject, expected, &reason))?;
+        let registered: Registered = serde_json::from_slice(&answer.body)
+            .map_err(|reason| super::error::shape(call.subject, expected, &reason))?;
         let config = registered.encoded_jit_config.expose_secret();
         let fits = !config.is_empty() && config.len() <= MAX_JIT_CONFIG && config.bytes().all(|b| b.is_ascii_graphic());
         if !fits || !registered.runner.name.eq_ignore_ascii_case(registration.name.as_str()) {
-            return Err(unavailable(call.subject, format_args!("the answer is not {expected} for `{}`", registration.name)));
+            return Err(unavailable(
+                call.subject,
+                format_args!("the answer is not {expected} for `{}`", registration.name),
+            ));
         }
         Ok(JitRunner { id: registered.runner.id, config: registered.encoded_jit_config })
     }
 
-    async fn group(
-        self: &Arc<Self>,
-        registration: &Registration,
-        identity: Identity<'_>,
-    ) -> Result<i64, GitHubError> {
+    async fn group(self: &Arc<Self>, registration: &Registration, identity: Identity<'_>) -> Result<i64, GitHubError> {
         let (org, name) = match (&registration.target, &registration.group) {
             (Target::Repo(_), _) | (Target::Org(_), RunnerGroup::Default) => return Ok(DEFAULT_GROUP),
             (Target::Org(_), RunnerGroup::Id(id)) => return Ok(*id),
@@ -238,8 +237,10 @@ impl Inner {
             let mut query = vec![("per_page", "100"), ("page", number.as_str())];
             query.extend(name.map(|name| ("name", name.as_str())));
             let url = self.http.url(&format!("{}/actions/runners", path(target)), &query);
-            let call =
-                Call { permission: Some(permission(target)), ..Call::get(endpoint, "runner list", identity, class, url) };
+            let call = Call {
+                permission: Some(permission(target)),
+                ..Call::get(endpoint, "runner list", identity, class, url)
+            };
             let (answer, _): (RunnerPage, _) = self.fetch(&call, "a list of runners").await?;
             let count = answer.runners.len();
             seen += count;
