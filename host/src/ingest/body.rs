@@ -132,6 +132,6 @@ impl Bodies {
 
     #[cfg(test)]
     pub fn take_memory(&self, bytes: usize) -> OwnedSemaphorePermit {
-        self.reserve(bytes).ok().expect("the memory is free")
+        self.reserve(bytes).expect("the memory is free")
     }
 }
