@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     budget::Class,
     client::{Call, Identity, Inner},
-    model::GitHubError,
+    model::{GitHubError, GitHubErrorKind},
     runners::PER_PAGE,
 };
 use crate::{
@@ -49,6 +49,7 @@ struct JobAnswer {
     run_id: i64,
     run_attempt: Option<i32>,
     status: String,
+    conclusion: Option<String>,
     name: Option<String>,
     workflow_name: Option<String>,
     head_branch: Option<String>,
@@ -62,15 +63,16 @@ struct JobAnswer {
 }
 
 impl JobAnswer {
-    /// None for a job that is over, or whose state is none that is known.
+    /// None for a job whose state is none that is known.
     fn into_fact(self, repo: &RepoName, installation_id: Option<i64>) -> Option<JobFact> {
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         let phase = match self.status.as_str() {
             "queued" => Phase::Queued,
             "waiting" | "pending" | "requested" => Phase::Waiting,
             "in_progress" => Phase::InProgress,
+            "completed" => Phase::Completed { conclusion: some(self.conclusion) },
             _ => return None,
         };
-        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         Some(JobFact {
             key: JobKey { id: self.id, attempt: self.run_attempt.unwrap_or(1) },
             run_id: self.run_id,
@@ -119,12 +121,31 @@ impl Inner {
                 let call = call("run_jobs", "job list", self.http.url(&format!("{base}/{run}/jobs"), &query));
                 let (answer, _): (JobPage, _) = self.fetch(&call, "a list of jobs").await?;
                 let count = answer.jobs.len();
-                facts.extend(answer.jobs.into_iter().filter_map(|job| job.into_fact(repo, hint)));
+                let open = answer.jobs.into_iter().filter(|job| job.status != "completed");
+                facts.extend(open.filter_map(|job| job.into_fact(repo, hint)));
                 if count < PER_PAGE {
                     break;
                 }
             }
         }
         Ok(facts)
+    }
+
+    /// What GitHub says of one job; none if it knows no such job, or says nothing that is known here.
+    pub async fn job(
+        self: &Arc<Self>,
+        repo: &RepoName,
+        hint: Option<i64>,
+        id: i64,
+    ) -> Result<Option<JobFact>, GitHubError> {
+        let target = Target::Repo(repo.clone());
+        let identity = Identity::Installation { target: &target, hint };
+        let url = self.http.url(&format!("repos/{}/{}/actions/jobs/{id}", repo.owner(), repo.name()), &[]);
+        let call = Call { permission: Some("actions:read"), ..Call::get("job", "job", identity, Class::List, url) };
+        match self.fetch::<JobAnswer>(&call, "a job").await {
+            Ok((answer, _)) => Ok(answer.into_fact(repo, hint)),
+            Err(error) if error.kind == GitHubErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -77,6 +77,15 @@ impl GitHubApi for Client {
         self.inner.open_jobs(repo, installation_id).boxed()
     }
 
+    fn job<'a>(
+        &'a self,
+        repo: &'a RepoName,
+        installation_id: Option<i64>,
+        id: i64,
+    ) -> BoxFuture<'a, Result<Option<JobFact>, GitHubError>> {
+        self.inner.job(repo, installation_id, id).boxed()
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), GitHubError>> {
         self.inner.ping().boxed()
     }
