@@ -490,6 +490,24 @@ async fn open_jobs_are_those_that_are_not_over() {
 }
 
 #[tokio::test]
+async fn a_job_that_github_does_not_know_is_told_from_an_app_that_is_not_installed() {
+    let fake = Fake::new(|seen, _| match seen.path.as_str() {
+        "/repos/octocat/hello/actions/jobs/1" => {
+            answer(200, json!({ "id": 1, "run_id": 5, "status": "completed", "conclusion": "success" }))
+        }
+        _ => pass(),
+    })
+    .await;
+    let repo = "octocat/hello".parse().unwrap();
+    let over = fake.client.job(&repo, Some(7), 1).await.unwrap().unwrap();
+    assert_eq!(over.phase, Phase::Completed { conclusion: Some("success".into()) });
+    assert_eq!(fake.client.job(&repo, Some(7), 2).await.unwrap(), None);
+    let error = fake.client.job(&repo, None, 2).await.unwrap_err();
+    assert_eq!(error.kind, GitHubErrorKind::NotFound);
+    assert!(error.message.contains("the App is not installed on repository `octocat/hello`"), "{error}");
+}
+
+#[tokio::test]
 async fn an_answer_of_another_shape_says_what_was_expected_and_quotes_nothing() {
     for body in ["<html>hello</html>", "[]", r#"{"runner":{"id":"x"},"encoded_jit_config":"hidden-config"}"#, ""] {
         let fake =

@@ -62,6 +62,18 @@ pub fn parse_workflow_job(body: &[u8]) -> Result<Payload, PayloadError> {
     }
 }
 
+/// Brings what GitHub's API says of a job under the bounds of a payload.
+pub(super) fn clean(fact: &mut JobFact) {
+    let words = |raw: &mut Option<String>| *raw = Loose(raw.take().map(Cow::Owned)).words();
+    fact.name = text(&fact.name);
+    words(&mut fact.workflow);
+    words(&mut fact.branch);
+    words(&mut fact.runner);
+    fact.html_url = Loose(fact.html_url.take().map(Cow::Owned)).link();
+    fact.labels.truncate(MAX_LABELS);
+    fact.labels.iter_mut().for_each(|label| *label = text(label));
+}
+
 fn known(action: &str) -> Option<&'static str> {
     ["queued", "waiting", "in_progress", "completed"].into_iter().find(|known| *known == action)
 }

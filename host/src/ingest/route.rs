@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::payload::{Payload, PayloadError, parse_workflow_job};
+use super::payload::{Payload, PayloadError, clean, parse_workflow_job};
 use crate::{
     fleet::job::{Assignment, JobFact, Phase},
     github::MissedDelivery,
@@ -62,7 +62,8 @@ pub fn from_missed(missed: MissedDelivery, now: Timestamp, route: &Route) -> Res
 }
 
 /// What a job found by asking GitHub becomes.
-pub fn from_scan(fact: JobFact, now: Timestamp, route: &Route) -> Ingest {
+pub fn from_scan(mut fact: JobFact, now: Timestamp, route: &Route) -> Ingest {
+    clean(&mut fact);
     let action = match fact.phase {
         Phase::Waiting => "waiting",
         Phase::Queued => "queued",

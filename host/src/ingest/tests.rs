@@ -17,7 +17,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     clock::SystemClock,
-    fleet::job::{Assignment, JobStatus, Phase},
+    fleet::job::{Assignment, JobFact, JobStatus, Phase},
     github::MissedDelivery,
 };
 
@@ -406,7 +406,10 @@ fn what_the_log_of_deliveries_gives_back_is_taken_in_the_same_way() {
     assert_eq!((healed.guid.as_deref(), healed.source), (Some("g"), "delivery-log"));
     let (fact, _) = healed.demand.unwrap();
     assert!(from_missed(missed(b"{}".to_vec()), now, &route).is_err());
-    let found = from_scan(fact, now, &route);
+    let odd = JobFact { name: "a\u{1b}b".into(), html_url: Some("javascript:x".into()), ..fact };
+    let found = from_scan(odd, now, &route);
+    let (cleaned, _) = found.demand.as_ref().unwrap();
+    assert_eq!((cleaned.name.as_str(), cleaned.html_url.as_deref()), ("a b", None));
     assert_eq!((found.guid, found.action.as_str(), found.source), (None, "queued", "repository-scan"));
 }
 
