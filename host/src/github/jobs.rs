@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
     budget::Class,
     client::{Call, Identity, Inner},
-    model::{GitHubError, GitHubErrorKind},
+    error::shape,
+    model::GitHubError,
     runners::PER_PAGE,
 };
 use crate::{
@@ -141,11 +143,18 @@ impl Inner {
         let target = Target::Repo(repo.clone());
         let identity = Identity::Installation { target: &target, hint };
         let url = self.http.url(&format!("repos/{}/{}/actions/jobs/{id}", repo.owner(), repo.name()), &[]);
-        let call = Call { permission: Some("actions:read"), ..Call::get("job", "job", identity, Class::List, url) };
-        match self.fetch::<JobAnswer>(&call, "a job").await {
-            Ok((answer, _)) => Ok(answer.into_fact(repo, hint)),
-            Err(error) if error.kind == GitHubErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        // Only the job's own 404 is an answer; that the App is not installed there is an error.
+        let call = Call {
+            accept: &[StatusCode::OK, StatusCode::NOT_FOUND],
+            permission: Some("actions:read"),
+            ..Call::get("job", "job", identity, Class::List, url)
+        };
+        let answer = self.call(&call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
         }
+        let job: JobAnswer =
+            serde_json::from_slice(&answer.body).map_err(|reason| shape(call.subject, "a job", &reason))?;
+        Ok(job.into_fact(repo, hint))
     }
 }

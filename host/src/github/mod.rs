@@ -14,6 +14,8 @@ mod installations;
 mod jobs;
 mod model;
 mod runners;
+#[cfg(test)]
+mod tests;
 
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
