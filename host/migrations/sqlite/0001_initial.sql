@@ -24,6 +24,7 @@ CREATE TABLE jobs (
     runner          TEXT,
     reason          TEXT,
     losses          BIGINT NOT NULL,
+    received_at     BIGINT NOT NULL,
     queued_at       BIGINT NOT NULL,
     claimed_at      BIGINT,
     starting_at     BIGINT,

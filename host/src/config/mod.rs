@@ -28,8 +28,6 @@ use crate::routing::{BackendName, EndpointName, PoolName, ProjectName, RepoName}
 pub struct Config {
     /// The file it came from, for messages.
     pub path: PathBuf,
-    /// What is allowed and probably not meant, for people.
-    pub warnings: Vec<String>,
     pub server: Server,
     pub github: GitHub,
     pub database: Database,

@@ -27,7 +27,8 @@ use crate::{
     config::{Config, Pool, Project, RunnerGroup, Scope, Timeouts},
     github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, JitRunner, Registration},
     plugins::{BackendError, Backends, Bootstrap, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest},
-    routing::{self, Router},
+    ingest,
+    routing,
     store::{AuditEntry, Op, Store},
 };
 
@@ -50,11 +51,13 @@ pub struct Parts {
     pub github: Arc<dyn GitHubApi>,
     pub backends: Arc<dyn Backends>,
     pub clock: SharedClock,
+    /// The same that deliveries are routed by.
+    pub route: Arc<ingest::Route>,
 }
 
 pub(super) struct Executor {
     pub parts: Parts,
-    pub router: Router,
+    pub route: Arc<ingest::Route>,
     world: Mutex<World>,
     tasks: Mutex<HashMap<RunnerName, CancellationToken>>,
     pub tracker: TaskTracker,
@@ -73,11 +76,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Executor {
     pub fn new(parts: Parts) -> Arc<Self> {
+        let route = parts.route.clone();
         let world = Mutex::new(World::new(parts.config.clone()));
-        let router = Router::new(&parts.config);
         Arc::new(Self {
             parts,
-            router,
+            route,
             world,
             tasks: Mutex::default(),
             tracker: TaskTracker::new(),
@@ -433,7 +436,7 @@ impl Executor {
     }
 
     /// Goes on with a runner that another process, or a task that ended, left where it is.
-    async fn resume(self: Arc<Self>, runner: Arc<Runner>) {
+    pub async fn resume(self: Arc<Self>, runner: Arc<Runner>) {
         match runner.state {
             RunnerState::Planned | RunnerState::Registering | RunnerState::Creating => {
                 // Its configuration is lost with the process that asked for it: either the machine has it, or none does.

@@ -301,6 +301,7 @@ mod tests {
             runner: None,
             reason: None,
             losses: 0,
+            received_at: at(100),
             queued_at: at(100),
             claimed_at: None,
             starting_at: None,

@@ -162,6 +162,8 @@ pub struct Job {
     pub reason: Option<String>,
     /// How many runners made for it were lost before one took it.
     pub losses: u32,
+    /// When pacer first heard of it: what its latencies count from.
+    pub received_at: Timestamp,
     pub queued_at: Timestamp,
     pub claimed_at: Option<Timestamp>,
     pub starting_at: Option<Timestamp>,
@@ -369,6 +371,7 @@ fn first_fact(fact: &JobFact, assignment: &Assignment, now: Timestamp) -> Applie
         runner: None,
         reason: None,
         losses: 0,
+        received_at: now,
         queued_at: fact.created_at.unwrap_or(now),
         claimed_at: None,
         starting_at: None,

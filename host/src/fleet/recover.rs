@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ingest,
-    routing::{RepoName, Router},
+    routing::RepoName,
     store::{Ingest, IngestResult, Op, OpOutcome},
 };
 
@@ -51,7 +51,7 @@ async fn read_log(executor: &Executor, since: Timestamp) -> bool {
     };
     for delivery in missed {
         let guid = delivery.guid.clone();
-        match ingest::from_missed(&executor.router, &delivery, executor.now()) {
+        match ingest::from_missed(delivery, executor.now(), &*executor.route) {
             Ok(ingest) => take_in(executor, ingest).await,
             Err(error) => warn!(delivery.id = %guid, "delivery `{guid}` of the log is not a payload: {error}"),
         }
@@ -117,7 +117,9 @@ pub(super) async fn ask_about(executor: &Executor, job: &Job) {
 }
 
 async fn take_fact(executor: &Executor, fact: JobFact) {
-    if let Some(ingest) = ingest::from_fact(&executor.router, fact, executor.now()) {
+    let ingest = ingest::from_scan(fact, executor.now(), &*executor.route);
+    // A job that is nobody's here is no news.
+    if ingest.demand.is_some() {
         take_in(executor, ingest).await;
     }
 }

@@ -173,7 +173,7 @@ impl<'a> Batch<'a> {
         let result = match &ingest.demand {
             None => IngestResult::Ignored(ingest.ignored.clone().unwrap_or_default()),
             Some((fact, assignment)) => {
-                let applied = job::apply_fact(self.jobs.get(&fact.key), fact, assignment, self.now);
+                let applied = job::apply_fact(self.jobs.get(&fact.key), fact, assignment, ingest.received_at);
                 if let Some(job) = applied.job {
                     self.jobs.set(&fact.key, job);
                 }

@@ -14,7 +14,7 @@ use crate::fleet::job::{Job, JobKey, JobStatus};
 macro_rules! columns {
     () => {
         "id, attempt, run_id, repo, installation_id, name, workflow, branch, html_url, labels, status, conclusion, \
-         project, pool, runner, reason, losses, queued_at, claimed_at, starting_at, running_at, completed_at, updated_at"
+         project, pool, runner, reason, losses, received_at, queued_at, claimed_at, starting_at, running_at, completed_at, updated_at"
     };
 }
 
@@ -44,9 +44,9 @@ macro_rules! course {
 const COLUMNS: &str = columns!();
 const INSERT: &str = concat!("INSERT INTO jobs (", columns!(), ", repo_key) VALUES");
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM jobs WHERE (id, attempt) IN (VALUES"), 2, ")");
-static SAVE: Bulk = Bulk::new(INSERT, 24, concat!(course!(), ", project = excluded.project, pool = excluded.pool"));
+static SAVE: Bulk = Bulk::new(INSERT, 25, concat!(course!(), ", project = excluded.project, pool = excluded.pool"));
 /// Leaves out what is indexed and has not changed: SQLite rewrites an index for every column that is named.
-static SAVE_COURSE: Bulk = Bulk::new(INSERT, 24, course!());
+static SAVE_COURSE: Bulk = Bulk::new(INSERT, 25, course!());
 
 pub async fn load(connection: &mut SqliteConnection, keys: &[JobKey]) -> Result<HashMap<JobKey, Job>, sqlx::Error> {
     let mut found = HashMap::with_capacity(keys.len());
@@ -88,6 +88,7 @@ pub async fn save(connection: &mut SqliteConnection, jobs: &[&Job], reassigned: 
                 .bind(job.runner.as_ref().map(|name| name.as_str()))
                 .bind(job.reason.as_deref())
                 .bind(i64::from(job.losses))
+                .bind(millis(job.received_at))
                 .bind(millis(job.queued_at))
                 .bind(optional_millis(job.claimed_at))
                 .bind(optional_millis(job.starting_at))
@@ -267,6 +268,7 @@ fn read(row: &SqliteRow) -> Result<Job, sqlx::Error> {
         runner: row.take::<Option<String>>()?.map(crate::fleet::runner::RunnerName::new),
         reason: row.take()?,
         losses: row.number("losses")?,
+        received_at: row.time("received_at")?,
         queued_at: row.time("queued_at")?,
         claimed_at: row.optional_time("claimed_at")?,
         starting_at: row.optional_time("starting_at")?,
