@@ -38,8 +38,6 @@ pub struct Config {
     pub auth: Auth,
     pub retention: Retention,
     pub telemetry: Telemetry,
-    /// What is allowed but probably not meant, one sentence each.
-    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
