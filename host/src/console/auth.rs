@@ -79,7 +79,7 @@ pub fn try_token(
     if let Some(seconds) = throttle.wait(address, now) {
         return Err(ApiError::slow_down(seconds));
     }
-    // Equal lengths first: signing both sides keeps the length of the token from showing in the time.
+    // Signatures are compared, not tokens: their lengths are equal, so the time does not show the token's.
     let right = sign(token, given.as_bytes()).ct_eq(&sign(token, token.expose_secret().as_bytes())).into();
     if right {
         throttle.right(address, now);

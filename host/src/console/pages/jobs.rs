@@ -116,7 +116,7 @@ fn live(
 }
 
 fn row(job: &Job, now: Timestamp) -> Markup {
-    let wait_end = job.running_at.or(job.completed_at);
+    let wait_end = job.running_at.or(job.completed_at).or(job.status.is_final().then_some(job.updated_at));
     html! {
         li.row {
             div.what {

@@ -17,9 +17,9 @@ pub fn visible(text: &str) -> String {
             break;
         }
         match character {
-            '\u{0}'..='\u{1f}' => shown.push(char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}')),
-            '\u{7f}' => shown.push('␡'),
-            '\u{80}'..='\u{9f}'
+            // Control pictures would be shorter, but few fonts have them.
+            '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
             | '\u{ad}'
             | '\u{61c}'
             | '\u{180e}'
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn tricks_become_visible() {
-        assert_eq!(visible("a\u{202e}b\u{0}c\u{200b}\nd\u{7f}"), "a⟨U+202E⟩b␀c⟨U+200B⟩␊d␡");
+        assert_eq!(visible("a\u{202e}b\u{0}c\u{200b}\nd\u{7f}"), "a⟨U+202E⟩b⟨U+0000⟩c⟨U+200B⟩⟨U+000A⟩d⟨U+007F⟩");
         assert_eq!(visible("Grüße 日本語 🦀"), "Grüße 日本語 🦀");
         assert_eq!(visible(&"x".repeat(5000)).chars().count(), MAX_SHOWN + 1);
     }
