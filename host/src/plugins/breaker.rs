@@ -23,9 +23,7 @@ impl Breaker {
     pub(super) fn admit(&mut self, now: Timestamp) -> Result<(), Duration> {
         match self.open_until {
             None => Ok(()),
-            Some(until) if now < until => {
-                Err(Duration::try_from(until.duration_since(now)).unwrap_or(self.pause))
-            }
+            Some(until) if now < until => Err(Duration::try_from(until.duration_since(now)).unwrap_or(self.pause)),
             Some(_) => {
                 self.open_until = Some(later(now, self.pause));
                 Ok(())

@@ -63,7 +63,9 @@ pub(super) async fn compiled(
         match map(engine, &file) {
             Ok(component) => return Ok(component),
             // Written by a version that hashed alike and compiled otherwise, or cut off: made anew below.
-            Err(error) => tracing::warn!(file = %file.display(), "compiled code is not usable, compiling again: {error:#}"),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), "compiled code is not usable, compiling again: {error:#}")
+            }
         }
     }
     let refused = |reason: String| PluginError::Compile { path: path.to_owned(), reason };
@@ -123,15 +125,15 @@ async fn in_child(
 /// `pacer plugin compile <out>`: compiles the component on standard input, within limits, into the file `out`.
 pub fn compile_child_main(args: &[OsString]) -> Result<(), PluginError> {
     let [out] = args else {
-        return Err(PluginError::Engine("usage: pacer plugin compile <file>, with a component on standard input".into()));
+        return Err(PluginError::Engine(
+            "usage: pacer plugin compile <file>, with a component on standard input".into(),
+        ));
     };
     let out = Path::new(out);
     for (resource, limit) in [(Resource::As, ADDRESS_SPACE), (Resource::Cpu, CPU_SECONDS), (Resource::Core, 0)] {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
-        rustix::process::setrlimit(resource, limit).map_err(|error| PluginError::Io {
-            what: "limit the compiler".into(),
-            source: io::Error::from(error),
-        })?;
+        rustix::process::setrlimit(resource, limit)
+            .map_err(|error| PluginError::Io { what: "limit the compiler".into(), source: io::Error::from(error) })?;
     }
     // Politeness, not protection: a machine that refuses it compiles all the same.
     let _ = rustix::process::nice(10);
@@ -158,7 +160,9 @@ fn own_directory(dir: &Path) -> Result<(), PluginError> {
         return Err(unusable("it is not a directory of its own; remove the link".into()));
     }
     if meta.uid() != rustix::process::geteuid().as_raw() {
-        return Err(unusable("it belongs to another user; set `plugins.cache_dir` to a directory of pacer's own".into()));
+        return Err(unusable(
+            "it belongs to another user; set `plugins.cache_dir` to a directory of pacer's own".into(),
+        ));
     }
     if meta.mode() & 0o077 != 0 {
         return Err(unusable(format!(

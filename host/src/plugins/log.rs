@@ -92,24 +92,21 @@ impl CallLog {
         let runner = self.runner.as_deref().unwrap_or_default();
         macro_rules! line {
             ($level:ident) => {
-                tracing::$level!(
+                tracing::event!(
                     target: "pacer::backend",
-                    backend.name = %self.backend,
-                    operation = self.operation,
-                    operation.id = %self.operation_id,
-                    runner.name = runner,
-                    fields = %fields.escape_debug(),
-                    "{}",
-                    message.escape_debug()
+                    tracing::Level::$level,
+                    { backend.name = %self.backend, operation = %self.operation, operation.id = %self.operation_id,
+                      runner.name = %runner, fields = %fields.escape_debug() },
+                    "{}", message.escape_debug()
                 )
             };
         }
         match level {
-            Level::Trace => line!(trace),
-            Level::Debug => line!(debug),
-            Level::Info => line!(info),
-            Level::Warn => line!(warn),
-            Level::Error => line!(error),
+            Level::Trace => line!(TRACE),
+            Level::Debug => line!(DEBUG),
+            Level::Info => line!(INFO),
+            Level::Warn => line!(WARN),
+            Level::Error => line!(ERROR),
         }
     }
 
