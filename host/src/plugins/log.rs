@@ -25,6 +25,8 @@ const LINES: u32 = 2_000;
 const FIELDS: usize = 32;
 /// What of standard error goes into the message of a trap.
 const TAIL: usize = 4 << 10;
+/// The tail and the longest secret before it, a runner's bootstrap.
+const KEPT: usize = 64 << 10;
 /// Shorter texts would blank out ordinary words.
 const SHORTEST_SECRET: usize = 6;
 
@@ -118,7 +120,8 @@ impl CallLog {
     /// The end of standard error, without secrets.
     pub(super) fn tail(&self) -> String {
         let bytes: Vec<u8> = self.inner().tail.iter().copied().collect();
-        self.redact(String::from_utf8_lossy(&bytes).trim())
+        let text = self.redact(String::from_utf8_lossy(&bytes).trim());
+        text[text.ceil_char_boundary(text.len().saturating_sub(TAIL))..].to_owned()
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -130,9 +133,9 @@ impl CallLog {
             Stream::Out => {}
             Stream::Err => {
                 let mut inner = self.inner();
-                // Twice the tail is kept: a secret that is cut in half at the front is cut off before it is shown.
-                inner.tail.extend(bytes.iter().rev().take(TAIL).rev());
-                let excess = inner.tail.len().saturating_sub(TAIL);
+                // More than the tail is kept: a secret that is cut at the front is cut off before it is shown.
+                inner.tail.extend(bytes.iter().rev().take(KEPT).rev());
+                let excess = inner.tail.len().saturating_sub(KEPT);
                 inner.tail.drain(..excess);
             }
         }
