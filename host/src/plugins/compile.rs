@@ -41,8 +41,8 @@ pub enum Compiler {
 
 impl Compiler {
     /// This very program.
-    pub fn current() -> Self {
-        std::env::current_exe().map_or(Self::InProcess, Self::Child)
+    pub fn current() -> Result<Self, PluginError> {
+        std::env::current_exe().map(Self::Child).map_err(PluginError::io("find this program to compile with it"))
     }
 }
 
