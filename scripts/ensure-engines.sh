@@ -1,50 +1,31 @@
 #!/usr/bin/env bash
-# Makes sure that the real things the tests run against are there: a container engine, the image that its runners
-# boot from, a browser. Says what it installs before it does. Exits 0 with what is missing on stdout, one word a line;
-# with CI=true anything missing is a failure.
+# Makes sure that the real things the tests run against are there: a container engine, what its runners' image is made
+# of, a browser. Says what it installs before it does. What stays missing is said; with CI=true it is a failure.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
-
 PATH=$PATH:/usr/sbin:/sbin
 
-# word, how its presence shows, the Debian package it comes from
-engines="docker dockerd docker.io
-docker busybox busybox-static
-browser chromium chromium"
-
 missing_packages() {
-    while read -r _ command package; do
-        # busybox may be there without its own libraries linked in, and the runner image is nothing but this file.
-        if [ "$package" = busybox-static ]; then
-            dpkg-query -W -f '${Status}' busybox-static 2>/dev/null | grep -q 'ok installed' || echo "$package"
-        else
-            command -v "$command" >/dev/null || echo "$package"
-        fi
-    done <<<"$engines"
+    command -v dockerd >/dev/null && command -v docker >/dev/null || echo docker.io
+    # A busybox that needs no libraries: the runners' image is nothing but this file and a script.
+    dpkg-query -W -f '${Status}\n' busybox-static 2>/dev/null | grep -q 'ok installed' || echo busybox-static
+    command -v chromium >/dev/null || echo chromium
 }
 
-packages=$(missing_packages)
+packages=$(missing_packages | tr '\n' ' ')
 if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    list=$(echo $packages)
-    say "installing Debian packages that the tests run against: apt-get install --no-install-recommends $list"
+    say "installing Debian packages that the tests run against: apt-get install --no-install-recommends $packages"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq >&2 || say "apt-get update failed; trying with the lists as they are"
-    # Nothing is started by the installation: the tests run daemons of their own, on sockets of their own.
-    apt-get install -y -qq --no-install-recommends $list >&2 || say "apt-get could not install everything"
-    packages=$(missing_packages)
+    apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
+    # Nothing has to be started by the installation: the tests run daemons of their own, on sockets of their own.
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -y -qq --no-install-recommends $packages || say "apt-get could not install everything"
+    packages=$(missing_packages | tr '\n' ' ')
 fi
 
-missing=""
-for package in $packages; do
-    word=$(awk -v package="$package" '$3 == package { print $1; exit }' <<<"$engines")
-    say "missing: $package (on Debian: apt-get install $package)"
-    missing="$missing $word"
-done
-if [ -z "$missing" ] && [ "$(id -u)" != 0 ]; then
-    say "a private container engine needs root; run as root for those tests"
-    missing=docker
-fi
-if [ -n "$missing" ] && in_ci; then
-    fail "CI=true and not everything that the tests run against is here:$missing"
-fi
-tr ' ' '\n' <<<"$missing" | sed '/^$/d' | sort -u
+problem=""
+[ -z "$packages" ] || problem="missing Debian packages: $packages(apt-get install $packages)"
+[ "$(id -u)" = 0 ] || problem="${problem:+$problem; }a private container engine needs root, and this is not root"
+[ -n "$problem" ] || exit 0
+in_ci && fail "CI=true and not everything that the tests run against is here: $problem"
+say "tests that want what is not here will say that they did not run: $problem"

@@ -11,6 +11,8 @@ pub mod engine;
 pub mod metrics;
 pub mod pacer;
 pub mod process;
+pub mod raw;
 pub mod secrets;
 pub mod wait;
 pub mod webhook;
+pub mod world;
