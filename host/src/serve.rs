@@ -1,0 +1,1 @@
+//! `pacer serve`: puts the parts together, and takes them apart in order.
