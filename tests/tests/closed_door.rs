@@ -23,7 +23,7 @@ const CLOSED: [&str; 9] = [
 ];
 
 async fn guarded() -> (World, TestPacer) {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().auth("{ token: \"${PACER_TOKEN}\" }").env("PACER_TOKEN", TOKEN).start().await;
     (world, pacer)
 }
@@ -103,7 +103,7 @@ async fn pages_carry_strict_headers_and_no_inline_script() {
 
 #[tokio::test]
 async fn neither_open_nor_closed_is_an_error_that_says_what_to_do() {
-    let world = World::start().await;
+    let world = World::silent();
     for (auth, said) in [
         ("{}", "auth"),
         ("{ token: \"too-short\" }", "32"),
@@ -121,7 +121,7 @@ async fn neither_open_nor_closed_is_an_error_that_says_what_to_do() {
 
 #[tokio::test]
 async fn an_open_door_is_said_loudly() {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().start().await;
     let log = pacer.log();
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains("auth")), "{log}");
@@ -132,8 +132,12 @@ async fn an_open_door_is_said_loudly() {
 async fn a_person_signs_in_once_and_out_again() {
     let (_world, pacer) = guarded().await;
     let form = |token: &str| {
-        pacer.api.request(Method::POST, "/signin").header("content-type", "application/x-www-form-urlencoded")
-            .header("origin", &pacer.api.base).body(format!("token={token}"))
+        pacer
+            .api
+            .request(Method::POST, "/signin")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("origin", &pacer.api.base)
+            .body(format!("token={token}"))
     };
     let wrong = pacer.api.send(form("wrong-wrong-wrong-wrong-wrong-wrong-0000")).await.unwrap();
     assert!(wrong.header("set-cookie").is_empty(), "{:?}", wrong.headers);

@@ -18,7 +18,15 @@ async fn version_names_itself() {
 
 #[tokio::test]
 async fn every_command_has_a_help_and_a_mistyped_one_says_which() {
-    for command in [&["serve"][..], &["check"], &["match"], &["explain"], &["plugin", "list"], &["plugin", "inspect"], &["version"]] {
+    for command in [
+        &["serve"][..],
+        &["check"],
+        &["match"],
+        &["explain"],
+        &["plugin", "list"],
+        &["plugin", "inspect"],
+        &["version"],
+    ] {
         let mut arguments = command.to_vec();
         arguments.push("--help");
         let said = run(binaries::pacer(), &arguments, &std::env::temp_dir());
@@ -42,7 +50,7 @@ async fn without_a_configuration_every_command_says_where_it_looked() {
 
 #[tokio::test]
 async fn check_passes_on_a_good_configuration() {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().prepare();
     let said = pacer.command(&["check"]);
     assert_eq!(said.code, 0, "{}", said.all());
@@ -50,7 +58,7 @@ async fn check_passes_on_a_good_configuration() {
 
 #[tokio::test]
 async fn check_names_each_fault_its_place_and_the_way_out() {
-    let world = World::start().await;
+    let world = World::silent();
     for (from, to, expected) in [
         ("priority: 100", "prioritty: 100", &["prioritty", "priority"][..]),
         ("priority: 100", "priority: high", &["priority"]),
@@ -76,7 +84,7 @@ async fn check_names_each_fault_its_place_and_the_way_out() {
 
 #[tokio::test]
 async fn a_key_that_is_none_is_told_apart_from_one_that_is_missing() {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().prepare();
     std::fs::write(pacer.folder().join("gh-app.pem"), "not a key\n").unwrap();
     let said = pacer.command(&["check"]);
@@ -87,7 +95,7 @@ async fn a_key_that_is_none_is_told_apart_from_one_that_is_missing() {
 
 #[tokio::test]
 async fn two_defaults_are_one_too_many() {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().projects(
         "  - { name: my-app, scope: repo, repos: [octocat/hello-world], pools: [
              { name: a, backend: sim, default: true }, { name: b, backend: sim, default: true } ] }",
@@ -99,7 +107,7 @@ async fn two_defaults_are_one_too_many() {
 
 #[tokio::test]
 async fn match_prints_the_tree_of_reasons() {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().prepare();
     let said = pacer.command(&["match", "--repo", REPO, "--labels", "self-hosted,linux"]);
     assert_eq!(said.code, 0, "{}", said.all());
@@ -115,7 +123,7 @@ async fn match_prints_the_tree_of_reasons() {
 
 #[tokio::test]
 async fn explain_says_why_a_job_is_where_it_is() {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().prepare();
     pacer.edit_config("max_runners: 10", "max_runners: 1");
     let mut pacer = pacer;
@@ -138,7 +146,7 @@ async fn explain_says_why_a_job_is_where_it_is() {
 
 #[tokio::test]
 async fn plugins_are_listed_and_introduce_themselves() {
-    let world = World::start().await;
+    let world = World::silent();
     let pacer = world.pacer().prepare();
     let list = pacer.command(&["plugin", "list"]);
     assert_eq!(list.code, 0, "{}", list.all());

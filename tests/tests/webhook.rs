@@ -11,7 +11,7 @@ use reqwest::Method;
 const LARGEST: usize = 25 * 1024 * 1024;
 
 async fn quiet() -> (World, TestPacer) {
-    let world = World::start().await;
+    let world = World::silent();
     // Its GitHub knows nothing of the jobs that the tests tell of, so no runner ever takes one.
     let pacer = world.pacer().start().await;
     (world, pacer)
@@ -26,7 +26,8 @@ async fn a_job_goes_through_its_states_whatever_order_the_deliveries_come_in() {
     assert_eq!((answer.status.as_u16(), answer.result().as_str()), (202, "enqueued"), "{}", answer.text);
     assert_eq!(answer.json()["job"], "1001-1");
 
-    let over = job.clone().in_progress("somebody-else").completed("success").signed(WEBHOOK_SECRET).send(&pacer.api).await;
+    let over =
+        job.clone().in_progress("somebody-else").completed("success").signed(WEBHOOK_SECRET).send(&pacer.api).await;
     assert_eq!((over.status.as_u16(), over.result().as_str()), (200, "updated"));
     let late = job.clone().in_progress("somebody-else").signed(WEBHOOK_SECRET).send(&pacer.api).await;
     assert_eq!((late.status.as_u16(), late.result().as_str()), (200, "updated"));
@@ -70,7 +71,8 @@ async fn a_job_that_is_not_ours_is_dropped_with_the_reason() {
     assert_eq!((hosted.status.as_u16(), hosted.result().as_str()), (200, "ignored"));
     assert!(hosted.text.contains("self-hosted"), "{}", hosted.text);
 
-    let stranger = JobPayload::queued(1005, "somebody/else", &["self-hosted"]).signed(WEBHOOK_SECRET).send(&pacer.api).await;
+    let stranger =
+        JobPayload::queued(1005, "somebody/else", &["self-hosted"]).signed(WEBHOOK_SECRET).send(&pacer.api).await;
     assert_eq!((stranger.status.as_u16(), stranger.result().as_str()), (200, "ignored"));
     assert!(stranger.text.contains("somebody/else"), "{}", stranger.text);
 
@@ -109,7 +111,7 @@ async fn a_ping_is_answered() {
 
 #[tokio::test]
 async fn either_of_two_secrets_verifies_while_they_are_changed() {
-    let world = World::start().await;
+    let world = World::silent();
     let secrets = ["the-old-secret-0123456789", "the-new-secret-0123456789"];
     let pacer = world.pacer().webhook_secrets(&secrets).start().await;
     for (id, secret) in (2000..).zip(secrets) {
@@ -129,13 +131,19 @@ async fn what_is_not_signed_right_is_refused_before_it_is_read() {
     let upper = format!("sha256={}0", hex.to_uppercase());
     let wrong = sign("another secret", &good.body);
     let truncated = format!("sha256={}", &hex[..62]);
-    for signature in [None, Some(""), Some(hex.as_str()), Some(&*sha1), Some(&*upper), Some(&*wrong), Some(&*truncated)] {
+    for signature in [None, Some(""), Some(hex.as_str()), Some(&*sha1), Some(&*upper), Some(&*wrong), Some(&*truncated)]
+    {
         let answer = good.clone().with_signature(signature).send(&pacer.api).await;
         assert_eq!(answer.status, 401, "{signature:?}: {}", answer.text);
-        assert!(answer.json()["error"].as_str().is_some_and(|e| e.contains("github.webhook_secret")), "{}", answer.text);
+        assert!(
+            answer.json()["error"].as_str().is_some_and(|e| e.contains("github.webhook_secret")),
+            "{}",
+            answer.text
+        );
     }
     // Only the old header, right as it may be, is not enough.
-    let answer = good.clone().with_signature(None).request(&pacer.api).header("x-hub-signature", &sha1).send().await.unwrap();
+    let answer =
+        good.clone().with_signature(None).request(&pacer.api).header("x-hub-signature", &sha1).send().await.unwrap();
     assert_eq!(answer.status(), 401);
     // One byte of the body is missing.
     let mut short = good.clone();
