@@ -28,6 +28,8 @@ use crate::routing::{BackendName, EndpointName, PoolName, ProjectName, RepoName}
 pub struct Config {
     /// The file it came from, for messages.
     pub path: PathBuf,
+    /// What is allowed and probably not meant, one sentence each.
+    pub warnings: Vec<String>,
     pub server: Server,
     pub github: GitHub,
     pub database: Database,

@@ -75,6 +75,17 @@ impl Fleet {
         Ok(Self { executor })
     }
 
+    /// The runners that count against a job's caps at this moment.
+    pub fn counts(&self, job: &job::Job) -> explain::Counts {
+        let world = self.executor.world();
+        explain::Counts::of(job, world.runners().map(AsRef::as_ref))
+    }
+
+    /// Brings the gauges of jobs and runners up to date.
+    pub fn report_gauges(&self) {
+        measure::gauges(&self.executor.world());
+    }
+
     /// Stops taking decisions, lets work in flight come to its end for up to `grace`, and abandons the rest: it is
     /// journaled, and resumed at the next start. Machines keep running.
     pub async fn shutdown(&self, grace: Duration) {

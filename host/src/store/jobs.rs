@@ -156,7 +156,8 @@ pub async fn list(
     let is_mishap = !filter.status.is_empty()
         && filter.status.iter().all(|status| matches!(status, JobStatus::Failed | JobStatus::Cancelled));
     // The few rows that are active come first, or else the planner may walk all of a project to find them.
-    let few = is_active.then_some(concat!(
+    let is_narrowed = filter.project.is_some() || filter.repo.is_some();
+    let few = (is_active && is_narrowed).then_some(concat!(
         "WITH few AS MATERIALIZED (SELECT ",
         columns!(),
         ", repo_key FROM jobs WHERE ",
@@ -167,6 +168,8 @@ pub async fn list(
     query.push(if few.is_some() { " FROM few WHERE 1 = 1" } else { " FROM jobs WHERE 1 = 1" });
     if is_mishap {
         query.push(concat!(" AND ", mishaps!()));
+    } else if is_active && !is_narrowed {
+        query.push(concat!(" AND ", active!()));
     }
     if !filter.status.is_empty() {
         let mut list = query.push(" AND status IN (").separated(", ");

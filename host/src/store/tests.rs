@@ -431,6 +431,7 @@ async fn listings_filter() {
         jobs(JobFilter { status: vec![JobStatus::Completed, JobStatus::Queued], ..filter.clone() }).await,
         [2, 1]
     );
+    assert_eq!(jobs(JobFilter { status: vec![JobStatus::Queued], ..JobFilter::default() }).await, [1]);
     assert!(jobs(JobFilter { status: vec![JobStatus::Failed], ..filter }).await.is_empty());
     assert!(jobs(JobFilter { project: Some("other".parse().unwrap()), ..JobFilter::default() }).await.is_empty());
 

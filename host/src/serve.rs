@@ -1,1 +1,0 @@
-//! `pacer serve`: puts the parts together, and takes them apart in order.
