@@ -81,7 +81,8 @@ impl JobPayload {
                 "runner_group_name": self.runner.as_ref().map(|_| "Default"),
             },
             "repository": repository(owner, name),
-            "sender": person(owner, "User"),
+            "organization": organization(owner),
+            "sender": person("monalisa", "User"),
         });
         if let Some(id) = self.installation {
             payload["installation"] = json!({ "id": id, "node_id": "MDIzOkludGVncmF0aW9uSW5zdGFsbGF0aW9uNDI0Mg==" });
@@ -174,6 +175,18 @@ fn person(login: &str, kind: &str) -> Value {
     })
 }
 
+fn organization(login: &str) -> Value {
+    let api = format!("https://api.github.com/orgs/{login}");
+    json!({
+        "login": login, "id": 33435682, "node_id": "MDEyOk9yZ2FuaXphdGlvbjMzNDM1Njgy", "url": api,
+        "repos_url": format!("{api}/repos"), "events_url": format!("{api}/events"), "hooks_url": format!("{api}/hooks"),
+        "issues_url": format!("{api}/issues"), "members_url": format!("{api}/members{{/member}}"),
+        "public_members_url": format!("{api}/public_members{{/member}}"),
+        "avatar_url": "https://avatars.githubusercontent.com/u/33435682?v=4",
+        "description": "The people behind the first repository that anybody ever clones",
+    })
+}
+
 fn repository(owner: &str, name: &str) -> Value {
     /// The addresses that GitHub repeats for every repository, after its own.
     const ADDRESSES: [(&str, &str); 37] = [
@@ -227,8 +240,15 @@ fn repository(owner: &str, name: &str) -> Value {
         "watchers_count": 0, "language": "Rust", "has_issues": true, "has_projects": true, "has_downloads": true,
         "has_wiki": true, "has_pages": true, "forks_count": 1, "mirror_url": null, "archived": false, "disabled": false,
         "open_issues_count": 2, "license": null, "forks": 1, "open_issues": 2, "watchers": 0, "default_branch": "main",
-        "allow_forking": true, "is_template": false, "topics": [], "visibility": "public",
+        "allow_forking": true, "is_template": false, "visibility": "public",
     });
+    repository["topics"] =
+        json!(["continuous-integration", "self-hosted-runners", "github-actions", "webassembly", "rust"]);
+    repository["license"] = json!({ "key": "apache-2.0", "name": "Apache License 2.0", "spdx_id": "Apache-2.0",
+        "url": "https://api.github.com/licenses/apache-2.0", "node_id": "MDc6TGljZW5zZTI=" });
+    repository["custom_properties"] = json!({ "team": "platform", "tier": "1" });
+    repository["permissions"] =
+        json!({ "admin": false, "maintain": false, "push": true, "triage": true, "pull": true });
     for (key, path) in ADDRESSES {
         repository[key] = json!(format!("{api}{path}"));
     }
@@ -238,6 +258,13 @@ fn repository(owner: &str, name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_payload_has_the_size_that_github_sends() {
+        let bytes =
+            JobPayload::queued(1, "acme-engineering/storefront-services", &["self-hosted"]).json().to_string().len();
+        assert!((8_000..12_000).contains(&bytes), "{bytes}");
+    }
 
     #[test]
     fn signs_as_github_documents_it() {

@@ -28,7 +28,8 @@ use crate::{
 };
 
 const SECRET: &str = "secret-of-the-benchmark";
-const REPO: &str = "octocat/hello-world";
+/// As long as names of companies and repositories are.
+const REPO: &str = "acme-engineering/storefront-services";
 const CONNECTIONS: u32 = 64;
 /// Rounds of each of the two; the best of each counts.
 const ROUNDS: usize = 3;
