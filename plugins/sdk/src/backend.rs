@@ -6,8 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Bootstrap, Description, Destruction, Error, Finding, Instance, Page, Price,
-    bindings::pacer::backend::model as wire,
-    call::Call,
+    bindings::pacer::backend::model as wire, call::Call,
 };
 
 /// A runner to bring up, its pool settings parsed. Not `Debug`: the bootstrap is a secret.

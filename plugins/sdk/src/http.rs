@@ -138,7 +138,11 @@ impl Response {
         let bytes = self.bytes(JSON_MAX)?;
         serde_json::from_slice(&bytes).map_err(|e| {
             // Only the place: what the endpoint echoes may hold what was sent.
-            Error::unavailable(format!("`{what}`: the answer is not the JSON expected, line {} column {}", e.line(), e.column()))
+            Error::unavailable(format!(
+                "`{what}`: the answer is not the JSON expected, line {} column {}",
+                e.line(),
+                e.column()
+            ))
         })
     }
 

@@ -33,7 +33,13 @@ impl Cache for Memory {
 /// A context with these settings and deadline.
 pub fn context(settings: &str, deadline: Duration) -> Context {
     let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-    Context { operation_id: "test".into(), backend: "test".into(), settings: settings.into(), deadline_ms, attributes: vec![] }
+    Context {
+        operation_id: "test".into(),
+        backend: "test".into(),
+        settings: settings.into(),
+        deadline_ms,
+        attributes: vec![],
+    }
 }
 
 /// Answers in order, and panics when a request is not the one the script expects.

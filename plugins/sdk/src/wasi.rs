@@ -58,7 +58,8 @@ impl Read for Reader {
             match self.until {
                 None => ready.block(),
                 Some(until) => {
-                    let timer = monotonic_clock::subscribe_duration(nanos(until.saturating_duration_since(Instant::now())));
+                    let timer =
+                        monotonic_clock::subscribe_duration(nanos(until.saturating_duration_since(Instant::now())));
                     let events = poll::poll(&[&ready, &timer]);
                     if !events.contains(&0) {
                         return Err(io::ErrorKind::TimedOut.into());
@@ -179,7 +180,9 @@ fn failure(what: &str, code: &types::ErrorCode) -> Error {
     let message = format!("`{what}`: {code:?}");
     match code {
         types::ErrorCode::HttpRequestDenied => Error::unauthorized(message),
-        types::ErrorCode::HttpRequestUriInvalid | types::ErrorCode::HttpRequestMethodInvalid => Error::internal(message),
+        types::ErrorCode::HttpRequestUriInvalid | types::ErrorCode::HttpRequestMethodInvalid => {
+            Error::internal(message)
+        }
         _ => Error::unavailable(message),
     }
 }

@@ -7,7 +7,8 @@ use pacer_backend::{
 
 use super::{Pool, Settings, Simulated};
 
-const M: &str = r#"{"id":"m1","name":"pacer-a","owner":"app-1","state":"running","price_micros_per_hour":9,"currency":"USD"}"#;
+const M: &str =
+    r#"{"id":"m1","name":"pacer-a","owner":"app-1","state":"running","price_micros_per_hour":9,"currency":"USD"}"#;
 
 fn with<T>(script: &Script, run: impl FnOnce(&Call<'_, Settings>) -> T) -> T {
     let memory = Memory::default();
@@ -18,7 +19,15 @@ fn with<T>(script: &Script, run: impl FnOnce(&Call<'_, Settings>) -> T) -> T {
 
 fn request(pool: Pool) -> RunnerRequest<Pool> {
     let bootstrap = Bootstrap::JitConfig("s3cret".into());
-    RunnerRequest { name: "pacer-a".into(), owner: "app-1".into(), labels: vec![], pool, bootstrap, lease_until_ms: 7, tags: vec![] }
+    RunnerRequest {
+        name: "pacer-a".into(),
+        owner: "app-1".into(),
+        labels: vec![],
+        pool,
+        bootstrap,
+        lease_until_ms: 7,
+        tags: vec![],
+    }
 }
 
 #[test]
@@ -32,9 +41,7 @@ fn creates_and_hands_the_bootstrap_over() {
 
 #[test]
 fn the_code_in_the_body_decides_the_kind_and_the_header_the_wait() {
-    let script = Script::default()
-        .on("PUT", 503, r#"{"code":"capacity","message":"full"}"#)
-        .with("Retry-After", "7");
+    let script = Script::default().on("PUT", 503, r#"{"code":"capacity","message":"full"}"#).with("Retry-After", "7");
     let e = with(&script, |c| Simulated::create(c, request(Pool::default()))).unwrap_err();
     assert_eq!((e.kind, e.retry_after_ms), (ErrorKind::Capacity, Some(7000)));
     let e = with(&Script::default().on("PUT", 503, "<html>"), |c| Simulated::create(c, request(Pool::default())));
@@ -50,7 +57,9 @@ fn fails_on_request_without_asking_the_cloud() {
 
 #[test]
 fn absent_machines_are_none_and_gone() {
-    assert!(with(&Script::default().on("GET /v1/machines/m1", 404, ""), |c| Simulated::get(c, "m1")).unwrap().is_none());
+    assert!(
+        with(&Script::default().on("GET /v1/machines/m1", 404, ""), |c| Simulated::get(c, "m1")).unwrap().is_none()
+    );
     for (status, body, want) in [
         (404, "", Destruction::Gone),
         (204, "", Destruction::Gone),
@@ -65,8 +74,11 @@ fn absent_machines_are_none_and_gone() {
 fn lists_the_owner_only_and_knows_no_strange_state() {
     let other = M.replace("app-1", "app-2");
     let odd = M.replace("running", "dancing");
-    let script = Script::default()
-        .on("GET /v1/machines?owner=app-1&limit=500&cursor=a%2Fb", 200, format!(r#"{{"machines":[{odd},{other}],"next":"z"}}"#));
+    let script = Script::default().on(
+        "GET /v1/machines?owner=app-1&limit=500&cursor=a%2Fb",
+        200,
+        format!(r#"{{"machines":[{odd},{other}],"next":"z"}}"#),
+    );
     let page = with(&script, |c| Simulated::list(c, "app-1", Some("a/b"))).unwrap();
     assert_eq!((page.instances.len(), page.next.as_deref()), (1, Some("z")));
     assert!(matches!(page.instances[0].state, InstanceState::Failed(_)));
