@@ -2,9 +2,24 @@
 //!
 //! Nothing outside this folder knows that it was YAML. What can be wrong with it was found when it was loaded.
 
+mod document;
+mod endpoint;
+mod environment;
+mod github;
+mod load;
+mod problem;
+mod projects;
+mod reader;
+mod sections;
+mod values;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
+
+pub use environment::{Environment, ProcessEnvironment};
+pub use load::load;
+pub use problem::{ConfigError, Problem};
 
 use crate::routing::{BackendName, EndpointName, PoolName, ProjectName, RepoName};
 
@@ -13,6 +28,8 @@ use crate::routing::{BackendName, EndpointName, PoolName, ProjectName, RepoName}
 pub struct Config {
     /// The file it came from, for messages.
     pub path: PathBuf,
+    /// What is allowed and probably not meant, one sentence each.
+    pub warnings: Vec<String>,
     pub server: Server,
     pub github: GitHub,
     pub database: Database,
@@ -241,5 +258,45 @@ impl Config {
     pub fn pool(&self, project: &ProjectName, pool: &PoolName) -> Option<(&Arc<Project>, &Arc<Pool>)> {
         let project = self.project(project)?;
         Some((project, project.pools.iter().find(|candidate| candidate.name == *pool)?))
+    }
+}
+
+/// Whether a host is this machine, as written.
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A configuration around some projects, for tests of whatever needs one.
+#[cfg(test)]
+pub(crate) fn fixture(projects: Vec<Arc<Project>>) -> Config {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    Config {
+        path: "/etc/pacer/config.yaml".into(),
+        server: Server {
+            addr: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            public_url: "http://127.0.0.1:3000".to_owned(),
+            owner: "app-1".to_owned(),
+            shutdown_grace: Duration::from_secs(30),
+        },
+        github: GitHub {
+            app_id: 1,
+            private_key: String::new().into(),
+            webhook_secrets: vec!["secret".to_owned().into()],
+            api_url: "http://127.0.0.1:9000".to_owned(),
+            ca: None,
+            recovery_interval: Duration::from_secs(120),
+            runner_poll: Duration::from_secs(5),
+        },
+        database: Database { url: "sqlite:/var/lib/pacer/pacer.db".to_owned() },
+        plugins: Plugins { dir: "/p".into(), cache_dir: "/c".into(), limits: PluginLimits::default() },
+        backends: BTreeMap::new(),
+        projects,
+        auth: Auth::Disabled,
+        retention: Retention { jobs: days(90), deliveries: days(14), audit: days(365) },
+        telemetry: Telemetry { log: "info".to_owned(), format: LogFormat::Text },
+        warnings: Vec::new(),
     }
 }

@@ -1,4 +1,255 @@
 //! Decides which runners there should be, and makes it so.
+//!
+//! [`plan`](plan()) is the decision, pure; [`Executor`] acts on it; [`watch`] looks at machines and registrations; [`recover`]
+//! finds what no webhook told. A commit of the store wakes the planner, which sees the world as committed: what it
+//! wants done is written first and done then.
 
+mod executor;
+pub mod explain;
+pub mod intent;
 pub mod job;
+mod measure;
+mod names;
+mod plan;
+mod recover;
+pub mod retry;
 pub mod runner;
+mod watch;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
+use tracing::{info, warn};
+
+use executor::Executor;
+use names::RandomNames;
+pub use executor::Parts;
+pub use plan::{Intent, Names, Plan, PlanLimits, Stranded, plan, targets};
+pub use world::{Class, World};
+
+use crate::{
+    ingest,
+    store::{Changed, Op, StoreError},
+};
+
+/// A pass happens at least this often: the safety net under the events.
+const TICK: Duration = Duration::from_secs(10);
+/// How long to wait before planning again when a plan could not be stored.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Jobs of a kind that a start routes again; more is more than an operator would want to come back at once.
+const REMATCHED: u32 = 10_000;
+
+type Changes = broadcast::Receiver<Arc<[Changed]>>;
+
+/// The running fleet.
+pub struct Fleet {
+    executor: Arc<Executor>,
+}
+
+impl Fleet {
+    /// Takes over what the store has and starts to work.
+    pub async fn start(parts: Parts) -> Result<Self, StoreError> {
+        let executor = Executor::new(parts);
+        let (active, changes) = executor.parts.store.follow().await?;
+        fill(&executor, active);
+        rematch(&executor).await?;
+        let left: Vec<_> = executor.world().runners().map(|runner| runner.name.clone()).collect();
+        info!(runners = left.len(), "{} runners taken over from the store", left.len());
+        for name in left {
+            executor.spawn(&name, Executor::resume);
+        }
+        let tracker = executor.tracker.clone();
+        tracker.spawn(run(executor.clone(), changes));
+        let config = executor.parts.config.clone();
+        for (name, backend) in &config.backends {
+            tracker.spawn(watch::backend(executor.clone(), name.clone(), backend.poll));
+        }
+        tracker.spawn(watch::registrations(executor.clone(), config.github.runner_poll));
+        tracker.spawn(watch::ghosts(executor.clone()));
+        tracker.spawn(recover::missed(executor.clone(), config.github.recovery_interval));
+        Ok(Self { executor })
+    }
+
+    /// The runners that count against a job's caps at this moment.
+    pub fn counts(&self, job: &job::Job) -> explain::Counts {
+        let world = self.executor.world();
+        explain::Counts::of(job, world.runners().map(AsRef::as_ref))
+    }
+
+    /// Brings the gauges of jobs and runners up to date.
+    pub fn report_gauges(&self) {
+        measure::gauges(&self.executor.world());
+    }
+
+    /// Stops taking decisions, lets work in flight come to its end for up to `grace`, and abandons the rest: it is
+    /// journaled, and resumed at the next start. Machines keep running.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.executor.stopping.cancel();
+        self.executor.tracker.close();
+        if tokio::time::timeout(grace, self.executor.tracker.wait()).await.is_err() {
+            warn!("work in flight did not end within {grace:?}; it is resumed at the next start");
+            self.executor.abandoned.cancel();
+            self.executor.tracker.wait().await;
+        }
+    }
+}
+
+fn fill(executor: &Executor, active: crate::store::Active) {
+    let mut world = executor.world();
+    for runner in active.runners {
+        world.apply(&Changed::Runner(runner));
+    }
+    for job in active.jobs {
+        world.apply(&Changed::Job(job));
+    }
+    for (project, pool, pause) in active.pauses {
+        world.apply(&Changed::Pause { project, pool, pause: Some(pause) });
+    }
+    world.look_at_everything();
+}
+
+/// Routes again what the last configuration could not serve, and what this one routes elsewhere.
+async fn rematch(executor: &Executor) -> Result<(), StoreError> {
+    let config = &executor.parts.config;
+    let mut ops = Vec::new();
+    let mut candidates = executor.parts.store.unmatched_jobs(REMATCHED).await?;
+    candidates.extend(executor.parts.store.failed_jobs(REMATCHED).await?);
+    candidates.extend(unserved(executor));
+    for job in candidates {
+        let ingest::Routed::Ours(assignment) = (executor.route)(&job.repo, &job.labels) else { continue };
+        let fits = assignment.pool.is_some();
+        let moved = job.pool != assignment.pool || job.project.as_ref() != Some(&assignment.project);
+        if fits && (moved || job.status == job::JobStatus::Failed) {
+            ops.push(Op::Job { key: job.key, change: job::JobChange::Assign(assignment) });
+        }
+    }
+    if !ops.is_empty() {
+        info!(jobs = ops.len(), "{} jobs are matched anew by {}", ops.len(), config.path.display());
+        executor.parts.store.write(ops).await?;
+    }
+    Ok(())
+}
+
+/// Jobs that wait for a runner and have none.
+fn unserved(executor: &Executor) -> Vec<job::Job> {
+    let world = executor.world();
+    let waiting = world.jobs().filter(|job| job.status == job::JobStatus::Queued && job.runner.is_none());
+    waiting.map(|job| job.as_ref().clone()).collect()
+}
+
+/// The planner's loop: follows the store, plans, writes, acts.
+async fn run(executor: Arc<Executor>, mut changes: Changes) {
+    let mut next = TICK;
+    loop {
+        tokio::select! {
+            () = executor.stopping.cancelled() => return,
+            received = changes.recv() => match received {
+                Ok(images) => take_in(&executor, &images),
+                Err(RecvError::Lagged(_)) => changes = refill(&executor).await,
+                Err(RecvError::Closed) => return,
+            },
+            () = executor.wake.notified() => {}
+            () = tokio::time::sleep(next) => {}
+        }
+        drain(&executor, &mut changes).await;
+        next = pass(&executor, &mut changes).await;
+    }
+}
+
+async fn drain(executor: &Executor, changes: &mut Changes) {
+    loop {
+        match changes.try_recv() {
+            Ok(images) => take_in(executor, &images),
+            Err(TryRecvError::Lagged(_)) => *changes = refill(executor).await,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+        }
+    }
+}
+
+fn take_in(executor: &Executor, images: &[Changed]) {
+    let mut world = executor.world();
+    for changed in images {
+        measure::observe(&world, changed);
+        world.apply(changed);
+    }
+}
+
+/// Starts over from the store when changes came faster than they could be followed.
+async fn refill(executor: &Executor) -> Changes {
+    loop {
+        match executor.parts.store.follow().await {
+            Ok((active, changes)) => {
+                *executor.world() = World::new(executor.parts.config.clone());
+                fill(executor, active);
+                return changes;
+            }
+            Err(error) => {
+                warn!(%error, "the store cannot be followed, trying again");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+    }
+}
+
+/// One pass; returns after how long to look again if nothing happens.
+async fn pass(executor: &Arc<Executor>, changes: &mut Changes) -> Duration {
+    let now = executor.now();
+    let (plan, ops) = {
+        let mut world = executor.world();
+        let plan = plan(&mut world, PlanLimits::default(), &mut RandomNames, now);
+        // What a task is busy with comes back from it.
+        let intents: Vec<Intent> = plan.intents.into_iter().filter(|intent| is_open(executor, intent)).collect();
+        let ops: Vec<Op> = intents.iter().flat_map(|intent| intent::ops(&world, intent, now)).collect();
+        (Plan { intents, next: plan.next }, ops)
+    };
+    if !ops.is_empty()
+        && let Err(error) = write_following(executor, ops, changes).await
+    {
+        warn!(%error, "the plan cannot be stored, nothing of it is done");
+        executor.world().look_at_everything();
+        return STORE_RETRY;
+    }
+    for intent in plan.intents {
+        executor.act(intent);
+    }
+    until(plan.next, now).min(TICK)
+}
+
+/// Writes, and keeps the world up to date meanwhile: tasks go by it.
+async fn write_following(executor: &Executor, ops: Vec<Op>, changes: &mut Changes) -> Result<(), StoreError> {
+    let mut writing = std::pin::pin!(executor.parts.store.write(ops));
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut writing => break outcome,
+            received = changes.recv() => match received {
+                Ok(images) => take_in(executor, &images),
+                Err(RecvError::Lagged(_)) => *changes = refill(executor).await,
+                Err(RecvError::Closed) => break Err(StoreError::Closed),
+            },
+        }
+    };
+    drain(executor, changes).await;
+    outcome.map(|_| ())
+}
+
+fn is_open(executor: &Executor, intent: &Intent) -> bool {
+    match intent {
+        Intent::Retire { runner, .. } | Intent::Resume { runner } => !executor.is_driven(runner),
+        Intent::Start { .. }
+        | Intent::Pair { .. }
+        | Intent::Unpair { .. }
+        | Intent::Busy { .. }
+        | Intent::Stop { .. }
+        | Intent::Extend { .. } => true,
+    }
+}
+
+fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
+    next.and_then(|next| Duration::try_from(next.duration_since(now)).ok()).unwrap_or(TICK)
+}

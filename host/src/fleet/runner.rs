@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::job::JobKey;
+use super::job::{Event, JobKey};
 use crate::routing::{BackendName, PoolName, ProjectName, RepoName};
 
 /// A runner's name: unique for good, at GitHub, at the backend and here. Starts with `pacer-`, at most 64 of `[a-z0-9-]`.
@@ -218,3 +218,106 @@ pub enum RunnerChange {
     /// Nothing is left of it: `gone`, or `failed` if it has an error.
     Gone,
 }
+
+/// Applies a change. None when it comes too late, and then nothing has changed.
+pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) -> Option<Vec<Event>> {
+    if runner.state.is_final() {
+        return None;
+    }
+    match change {
+        RunnerChange::Registering { deadline } => {
+            advance(runner, RunnerState::Registering, *deadline, now)?;
+            Some(vec![state_event(runner, None, now)])
+        }
+        RunnerChange::Creating { github_runner_id, deadline } => {
+            advance(runner, RunnerState::Creating, *deadline, now)?;
+            runner.github_runner_id = Some(*github_runner_id);
+            Some(vec![state_event(runner, Some(format!("registered at GitHub as {github_runner_id}")), now)])
+        }
+        RunnerChange::Created { handle, digest, deadline } => {
+            let known = runner.handle.as_ref() == Some(handle) && runner.digest.as_ref() == Some(digest);
+            let advanced = advance(runner, RunnerState::Booting, *deadline, now).is_some();
+            if known && !advanced {
+                return None;
+            }
+            runner.handle = Some(handle.clone());
+            runner.digest = Some(digest.clone());
+            // When GitHub or the end was faster there is no new state to tell of, only a machine to remember.
+            let detail = format!("backend `{}` made `{handle}`", runner.backend);
+            Some(if advanced { vec![state_event(runner, Some(detail), now)] } else { Vec::new() })
+        }
+        RunnerChange::Idle { deadline } => {
+            advance(runner, RunnerState::Idle, *deadline, now)?;
+            runner.registered_at = runner.registered_at.or(Some(now));
+            Some(vec![state_event(runner, Some("online at GitHub".to_owned()), now)])
+        }
+        RunnerChange::Busy { job, deadline } => {
+            advance(runner, RunnerState::Busy, *deadline, now)?;
+            runner.registered_at = runner.registered_at.or(Some(now));
+            runner.busy_at = Some(now);
+            runner.job = Some(*job);
+            Some(vec![state_event(runner, Some(format!("with job {job}")), now)])
+        }
+        RunnerChange::Pair { job } => {
+            if runner.job == *job {
+                return None;
+            }
+            runner.job = *job;
+            // The job's own event tells of the pair, on both timelines.
+            Some(Vec::new())
+        }
+        RunnerChange::Stopping { deadline, error } => {
+            advance(runner, RunnerState::Stopping, *deadline, now)?;
+            if runner.error.is_none() {
+                runner.error.clone_from(error);
+            }
+            Some(vec![state_event(runner, runner.error.clone(), now)])
+        }
+        RunnerChange::Extend { deadline } => {
+            if runner.deadline == *deadline {
+                return None;
+            }
+            runner.deadline = *deadline;
+            Some(Vec::new())
+        }
+        RunnerChange::Gone => {
+            runner.state = if runner.error.is_some() { RunnerState::Failed } else { RunnerState::Gone };
+            runner.state_at = now;
+            Some(vec![state_event(runner, runner.error.clone(), now)])
+        }
+    }
+}
+
+/// The first line of a runner's history.
+pub fn planned_event(runner: &Runner) -> Event {
+    let detail = format!("for pool `{}` of project `{}` on backend `{}`", runner.pool, runner.project, runner.backend);
+    state_event(runner, Some(detail), runner.created_at)
+}
+
+fn advance(runner: &mut Runner, to: RunnerState, deadline: Timestamp, now: Timestamp) -> Option<()> {
+    if to.rank() <= runner.state.rank() {
+        return None;
+    }
+    runner.state = to;
+    runner.state_at = now;
+    runner.deadline = deadline;
+    Some(())
+}
+
+fn state_event(runner: &Runner, detail: Option<String>, at: Timestamp) -> Event {
+    let kind = match runner.state {
+        RunnerState::Planned => "runner.planned",
+        RunnerState::Registering => "runner.registering",
+        RunnerState::Creating => "runner.creating",
+        RunnerState::Booting => "runner.booting",
+        RunnerState::Idle => "runner.idle",
+        RunnerState::Busy => "runner.busy",
+        RunnerState::Stopping => "runner.stopping",
+        RunnerState::Gone => "runner.gone",
+        RunnerState::Failed => "runner.failed",
+    };
+    Event { at, job: runner.job, runner: Some(runner.name.clone()), kind, detail }
+}
+
+#[cfg(test)]
+mod tests;

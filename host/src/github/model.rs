@@ -52,6 +52,14 @@ pub trait GitHubApi: Send + Sync {
         installation_id: Option<i64>,
     ) -> BoxFuture<'a, Result<Vec<JobFact>, GitHubError>>;
 
+    /// What GitHub says of one job; none if it does not know it.
+    fn job<'a>(
+        &'a self,
+        repo: &'a crate::routing::RepoName,
+        installation_id: Option<i64>,
+        id: i64,
+    ) -> BoxFuture<'a, Result<Option<JobFact>, GitHubError>>;
+
     /// Whether GitHub answers and knows the App.
     fn ping(&self) -> BoxFuture<'_, Result<(), GitHubError>>;
 }

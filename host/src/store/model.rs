@@ -141,8 +141,27 @@ pub struct DeliveryRecord {
     pub event: String,
     pub action: String,
     pub result: String,
+    /// Why it was dropped, or why no pool fits.
+    pub reason: Option<String>,
     pub job: Option<JobKey>,
     pub source: String,
+}
+
+/// Everything that is not over, as of one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Active {
+    pub jobs: Vec<Arc<Job>>,
+    pub runners: Vec<Arc<Runner>>,
+    pub pauses: Vec<(ProjectName, PoolName, Pause)>,
+}
+
+/// How much a pruning took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub jobs: u64,
+    pub runners: u64,
+    pub deliveries: u64,
+    pub audit: u64,
 }
 
 /// The database did not do what it was asked. The message says which file and what to do.

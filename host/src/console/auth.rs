@@ -1,0 +1,225 @@
+//! Who may look: the bearer token, or a session that the sign-in form made from it.
+//!
+//! A session is a signed expiry, nothing is stored. Its key is derived from the token, so a changed token ends every
+//! session. The cookie is `SameSite=Strict` and every POST is checked for where it comes from, so another site can
+//! neither sign somebody in nor out. Another way to sign in is another [`Credential`].
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use axum::extract::ConnectInfo;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use super::{error::ApiError, throttle::Throttle};
+use crate::config::{Auth, Config};
+
+/// A working day.
+const SESSION: Duration = Duration::from_secs(12 * 3600);
+const PURPOSE: &[u8] = b"pacer console session v1";
+
+/// Who asks, as the access log and the audit name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// The doors are open.
+    Anyone,
+    /// Whoever holds `auth.token`.
+    Token,
+}
+
+impl Actor {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// How a request says who it is from.
+#[derive(Debug)]
+enum Credential<'a> {
+    Bearer(&'a str),
+    Session(&'a str),
+}
+
+/// Who the request is from; `Ok(None)` when it does not say. A wrong bearer token counts as a try.
+pub fn authenticate(
+    config: &Config,
+    throttle: &Throttle,
+    headers: &HeaderMap,
+    address: IpAddr,
+    now: Timestamp,
+) -> Result<Option<Actor>, ApiError> {
+    let token = match &config.auth {
+        Auth::Disabled => return Ok(Some(Actor::Anyone)),
+        Auth::Token(token) => token,
+    };
+    match credential(config, headers) {
+        Some(Credential::Bearer(given)) => Ok(try_token(token, throttle, given, address, now)?.then_some(Actor::Token)),
+        Some(Credential::Session(session)) => Ok(session_holds(token, session, now).then_some(Actor::Token)),
+        None => Ok(None),
+    }
+}
+
+/// Compares a token unless the address has to wait, and remembers the result.
+pub fn try_token(
+    token: &SecretString,
+    throttle: &Throttle,
+    given: &str,
+    address: IpAddr,
+    now: Timestamp,
+) -> Result<bool, ApiError> {
+    if let Some(seconds) = throttle.wait(address, now) {
+        return Err(ApiError::slow_down(seconds));
+    }
+    // Signatures are compared, not tokens: their lengths are equal, so the time does not show the token's.
+    let right = sign(token, given.as_bytes()).ct_eq(&sign(token, token.expose_secret().as_bytes())).into();
+    if right {
+        throttle.right(address, now);
+    } else {
+        throttle.wrong(address, now);
+        tracing::warn!(client.address = %address, "a wrong token was given from {address}");
+    }
+    Ok(right)
+}
+
+/// The `Set-Cookie` of a new session.
+pub fn open_session(config: &Config, token: &SecretString, now: Timestamp) -> String {
+    let expires = (now + SESSION).as_second();
+    let signature = hex::encode(sign(token, expires.to_string().as_bytes()));
+    cookie(config, &format!("{expires}.{signature}"), SESSION.as_secs())
+}
+
+/// The `Set-Cookie` that takes a session away.
+pub fn close_session(config: &Config) -> String {
+    cookie(config, "", 0)
+}
+
+/// Whether a POST comes from one of our own pages, or from no browser at all.
+pub fn from_here(config: &Config, headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if let Some(site) = text(http::HeaderName::from_static("sec-fetch-site"))
+        && !matches!(site, "same-origin" | "none")
+    {
+        return false;
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    origin == public_origin(config) || (authority.is_some() && authority == text(header::HOST))
+}
+
+/// Where to go after signing in: a path of ours, whatever was asked for.
+pub fn safe_next(next: &str) -> &str {
+    let ours = next.starts_with('/')
+        && !next.starts_with("//")
+        && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        && !next.starts_with("/signin");
+    if ours { next } else { "/jobs" }
+}
+
+/// Where the connection comes from. Forwarded headers are not believed: anybody can write them.
+pub fn client_address(extensions: &http::Extensions) -> IpAddr {
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip())
+}
+
+fn credential<'a>(config: &Config, headers: &'a HeaderMap) -> Option<Credential<'a>> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().unwrap_or_default();
+        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+        let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
+        return Some(Credential::Bearer(token));
+    }
+    let name = cookie_name(config);
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| Credential::Session(value))
+}
+
+fn session_holds(token: &SecretString, session: &str, now: Timestamp) -> bool {
+    let Some((expires, signature)) = session.split_once('.') else { return false };
+    let (Ok(until), Ok(signature)) = (expires.parse::<i64>(), hex::decode(signature)) else { return false };
+    let signed: bool = sign(token, expires.as_bytes()).ct_eq(signature.as_slice()).into();
+    signed && until > now.as_second()
+}
+
+fn sign(token: &SecretString, message: &[u8]) -> [u8; 32] {
+    let key = mac(token.expose_secret().as_bytes(), PURPOSE);
+    mac(&key, message)
+}
+
+fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+pub fn is_https(config: &Config) -> bool {
+    config.server.public_url.starts_with("https://")
+}
+
+/// The prefix makes browsers refuse it from other hosts and without TLS; without TLS it may not be used.
+fn cookie_name(config: &Config) -> &'static str {
+    if is_https(config) { "__Host-pacer_session" } else { "pacer_session" }
+}
+
+fn cookie(config: &Config, value: &str, max_age: u64) -> String {
+    let secure = if is_https(config) { "; Secure" } else { "" };
+    format!("{}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}", cookie_name(config))
+}
+
+fn public_origin(config: &Config) -> &str {
+    let url = config.server.public_url.as_str();
+    let start = url.find("://").map_or(0, |at| at + 3);
+    url[start..].find('/').map_or(url, |end| &url[..start + end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_stays_here() {
+        for (next, expected) in [
+            ("/jobs?status=queued", "/jobs?status=queued"),
+            ("/jobs/1-1", "/jobs/1-1"),
+            ("https://evil.example/", "/jobs"),
+            ("//evil.example/", "/jobs"),
+            ("/\\evil.example", "/jobs"),
+            ("/\t/evil.example", "/jobs"),
+            ("/signin?next=/signin", "/jobs"),
+            ("", "/jobs"),
+        ] {
+            assert_eq!(safe_next(next), expected, "{next:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_ends_with_its_token_and_its_time() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let token = SecretString::from("a".repeat(32));
+        let expires = now.as_second() + 10;
+        let session = format!("{expires}.{}", hex::encode(sign(&token, expires.to_string().as_bytes())));
+        assert!(session_holds(&token, &session, now));
+        assert!(!session_holds(&token, &session, now + Duration::from_secs(10)));
+        assert!(!session_holds(&SecretString::from("b".repeat(32)), &session, now));
+        assert!(!session_holds(&token, &session.replacen(&expires.to_string(), &(expires + 1).to_string(), 1), now));
+        for broken in ["", ".", "x.y", &session[..session.len() - 2]] {
+            assert!(!session_holds(&token, broken, now), "{broken}");
+        }
+    }
+}

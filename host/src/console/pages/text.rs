@@ -1,0 +1,87 @@
+//! Texts from outside and times, as people can read them.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+/// Longer texts are cut; their whole is in the API.
+const MAX_SHOWN: usize = 300;
+
+/// Makes visible what would hide or turn text around: control characters, directions, zero widths.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(MAX_SHOWN * 4));
+    for (count, character) in text.chars().enumerate() {
+        if count == MAX_SHOWN {
+            shown.push('…');
+            break;
+        }
+        match character {
+            // Control pictures would be shorter, but few fonts have them.
+            '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}' => {
+                let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(character));
+            }
+            character => shown.push(character),
+        }
+    }
+    shown
+}
+
+/// A moment, relative, with the exact time on hover; the script keeps it fresh.
+pub fn ago(at: Timestamp, now: Timestamp) -> Markup {
+    let distance = now.duration_since(at).as_secs();
+    let words =
+        if distance < 0 { format!("in {}", duration(-distance)) } else { format!("{} ago", duration(distance)) };
+    html! { time datetime=(at) title=(at) data-relative { (words) } }
+}
+
+/// The time between two moments; one that has no end yet goes on counting.
+pub fn span(from: Timestamp, until: Option<Timestamp>, now: Timestamp) -> Markup {
+    match until {
+        Some(until) => html! { span title=(until) { (duration(until.duration_since(from).as_secs())) } },
+        None => {
+            html! { time datetime=(from) title={ "since " (from) } data-since { (duration(now.duration_since(from).as_secs())) } }
+        }
+    }
+}
+
+/// Two units at most: `3 s`, `2 min 5 s`, `4 h 10 min`, `3 d 2 h`.
+pub fn duration(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tricks_become_visible() {
+        assert_eq!(visible("a\u{202e}b\u{0}c\u{200b}\nd\u{7f}"), "a⟨U+202E⟩b⟨U+0000⟩c⟨U+200B⟩⟨U+000A⟩d⟨U+007F⟩");
+        assert_eq!(visible("Grüße 日本語 🦀"), "Grüße 日本語 🦀");
+        assert_eq!(visible(&"x".repeat(5000)).chars().count(), MAX_SHOWN + 1);
+    }
+
+    #[test]
+    fn durations_read_well() {
+        for (seconds, expected) in
+            [(-4, "0 s"), (59, "59 s"), (125, "2 min 5 s"), (15_000, "4 h 10 min"), (266_400, "3 d 2 h")]
+        {
+            assert_eq!(duration(seconds), expected);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Compares demand with supply and says what to do: pure, without I/O and without a clock of its own.
+//!
+//! A pass looks at what changed since the last one and at what is overdue. It must hold that
+//! * a job that wants a runner has one that could take it, or a reason why it has to wait;
+//! * caps are never exceeded, counting every runner whose machine may exist;
+//! * a runner whose state has outlived its deadline is dealt with, whatever the state.
+//!
+//! What a runner's machine is doing is not known here; [`super::watch`] finds that out.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    job::{Job, JobKey},
+    runner::{Runner, RunnerName, RunnerState, Target},
+    world::{Class, World},
+};
+use crate::{
+    config::{Pool, Project, Scope, Timeouts},
+    routing::{BackendName, PoolName, ProjectName, RepoName},
+};
+
+/// What the planner wants done. [`super::intent`] says what each writes, and the executor what it does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Intent {
+    /// A new runner, for a job or to keep warm.
+    Start { runner: Box<Runner>, job: Option<JobKey> },
+    /// A free runner is to serve this job.
+    Pair { runner: RunnerName, job: JobKey },
+    /// The job it was paired with does not need it any more.
+    Unpair { runner: RunnerName },
+    /// GitHub gave it a job.
+    Busy { runner: RunnerName, job: JobKey, deadline: Timestamp, stranded: Option<Stranded> },
+    /// It is not needed, or did not come online: GitHub is asked first, since it may have a job by now.
+    Retire { runner: RunnerName, error: Option<String> },
+    /// It is to be taken down whatever GitHub thinks.
+    Stop { runner: RunnerName, error: Option<String> },
+    /// Its state may take longer.
+    Extend { runner: RunnerName, deadline: Timestamp },
+    /// Nobody is driving it any more: go on where it stands.
+    Resume { runner: RunnerName },
+}
+
+/// A job whose runner GitHub gave to another one. The runner of that other job takes over, if it can.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stranded {
+    pub job: JobKey,
+    pub spare: Option<RunnerName>,
+}
+
+/// The outcome of a pass.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub intents: Vec<Intent>,
+    /// When to look again even if nothing changes.
+    pub next: Option<Timestamp>,
+}
+
+/// Makes names of runners.
+pub trait Names {
+    /// A name that was never used, for a pool.
+    fn draw(&mut self, pool: &Pool) -> RunnerName;
+}
+
+/// Limits of a pass that are not the operator's.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanLimits {
+    /// Runners without a machine at once, for each backend: enough to keep it busy, and little to clean up after a
+    /// crash. Those beyond wait as queued jobs, where a cancellation costs nothing.
+    pub starting_per_backend: u32,
+}
+
+impl Default for PlanLimits {
+    fn default() -> Self {
+        Self { starting_per_backend: 64 }
+    }
+}
+
+/// What a runner whose pool left the configuration goes by.
+const ORPHANED: Timeouts = Timeouts {
+    register: Duration::from_secs(60),
+    create: Duration::from_secs(120),
+    boot: Duration::from_secs(300),
+    idle: Duration::from_secs(60),
+    run: Duration::from_secs(6 * 3600),
+    stop: Duration::from_secs(120),
+};
+
+/// The timeouts a runner goes by.
+pub fn timeouts(world: &World, runner: &Runner) -> Timeouts {
+    world.pool(&runner.project, &runner.pool).map_or(ORPHANED, |(_, pool)| pool.timeouts)
+}
+
+/// One pass. Consumes the world's list of what changed.
+pub fn plan(world: &mut World, limits: PlanLimits, names: &mut dyn Names, now: Timestamp) -> Plan {
+    let mut intents = Vec::new();
+    let mut spoken_for = HashSet::new();
+    settle_jobs(world, now, &mut spoken_for, &mut intents);
+    settle_runners(world, &mut spoken_for, &mut intents);
+    expire(world, now, &mut spoken_for, &mut intents);
+    supply(world, limits, names, now, &spoken_for, &mut intents);
+    let next = [world.next_deadline(now), world.next_pause_end(now)].into_iter().flatten().min();
+    Plan { intents, next }
+}
+
+/// Runners that an intent of this pass is about: no other one may be.
+type SpokenFor = HashSet<RunnerName>;
+
+/// Jobs that run: their runner is busy, and pairs that GitHub crossed are swapped.
+fn settle_jobs(world: &mut World, now: Timestamp, spoken_for: &mut SpokenFor, intents: &mut Vec<Intent>) {
+    for key in std::mem::take(&mut world.dirty_jobs) {
+        let Some(job) = world.job(key) else {
+            world.dirty_runners.extend(world.partners(key).map(|runner| runner.name.clone()).collect::<Vec<_>>());
+            continue;
+        };
+        if job.status != super::job::JobStatus::Running {
+            continue;
+        }
+        let Some(runner) = job.runner.as_ref().and_then(|name| world.runner(name)) else { continue };
+        if runner.state.is_supply() {
+            let deadline = now + timeouts(world, runner).run;
+            let stranded = stranded(world, job, runner, spoken_for);
+            spoken_for.insert(runner.name.clone());
+            spoken_for.extend(stranded.as_ref().and_then(|stranded| stranded.spare.clone()));
+            intents.push(Intent::Busy { runner: runner.name.clone(), job: key, deadline, stranded });
+        }
+    }
+}
+
+/// The job that `taken` was meant for, and the runner that `job` was paired with before.
+fn stranded(world: &World, job: &Job, taken: &Runner, spoken_for: &SpokenFor) -> Option<Stranded> {
+    let stranded = world.wanted_by(&taken.name).filter(|stranded| stranded.key != job.key)?;
+    let spare = world.partners(job.key).find(|runner| {
+        runner.name != taken.name
+            && runner.state.is_supply()
+            && world.wanted_by(&runner.name).is_none()
+            && !spoken_for.contains(&runner.name)
+            && World::class_of_runner(runner) == World::class_of_runner(taken)
+    });
+    Some(Stranded { job: stranded.key, spare: spare.map(|runner| runner.name.clone()) })
+}
+
+/// Runners whose job is over, or does not want them any more.
+fn settle_runners(world: &mut World, spoken_for: &mut SpokenFor, intents: &mut Vec<Intent>) {
+    for name in std::mem::take(&mut world.dirty_runners) {
+        let Some(runner) = world.runner(&name).filter(|_| !spoken_for.contains(&name)) else { continue };
+        if runner.state.is_supply() && world.finished.contains(&name) {
+            spoken_for.insert(name.clone());
+            intents.push(Intent::Stop { runner: name, error: None });
+            continue;
+        }
+        let Some(key) = runner.job else { continue };
+        if runner.state == RunnerState::Busy {
+            if world.job(key).is_none() {
+                spoken_for.insert(name.clone());
+                intents.push(Intent::Stop { runner: name, error: None });
+            }
+        } else if runner.state.is_supply() && world.wanted_by(&name).is_none_or(|job| job.key != key) {
+            // A running job that names this very runner is about to make it busy.
+            let takes_it = world.job(key).is_some_and(|job| job.runner.as_ref() == Some(&name));
+            if !takes_it {
+                intents.push(Intent::Unpair { runner: name });
+            }
+        }
+    }
+}
+
+/// What happens at each state's deadline.
+fn expire(world: &World, now: Timestamp, spoken_for: &mut SpokenFor, intents: &mut Vec<Intent>) {
+    for runner in world.overdue(now) {
+        let name = runner.name.clone();
+        if !spoken_for.insert(name.clone()) {
+            continue;
+        }
+        let timeouts = timeouts(world, runner);
+        let intent = match runner.state {
+            RunnerState::Planned | RunnerState::Registering | RunnerState::Creating => {
+                let error = format!("it had no machine within {:?} of `{}`", timeouts.create, runner.state);
+                Intent::Stop { runner: name, error: Some(error) }
+            }
+            RunnerState::Booting => {
+                let error = format!("it was not online at GitHub within {:?} of its machine's start", timeouts.boot);
+                Intent::Retire { runner: name, error: Some(error) }
+            }
+            RunnerState::Idle => {
+                let class = World::class_of_runner(runner);
+                let warm = world.pool(&runner.project, &runner.pool).map_or(0, |(_, pool)| pool.min_idle);
+                if world.wanted_by(&name).is_some() {
+                    let error = format!("it was online for {:?} and GitHub gave it no job", timeouts.idle);
+                    Intent::Retire { runner: name, error: Some(error) }
+                } else if world.free_count(&class) <= warm {
+                    Intent::Extend { runner: name, deadline: now + timeouts.idle }
+                } else {
+                    Intent::Retire { runner: name, error: None }
+                }
+            }
+            RunnerState::Busy => {
+                let error = format!("its job ran longer than the pool's limit of {:?}", timeouts.run);
+                Intent::Stop { runner: name, error: Some(error) }
+            }
+            RunnerState::Stopping => Intent::Resume { runner: name },
+            RunnerState::Gone | RunnerState::Failed => continue,
+        };
+        intents.push(intent);
+    }
+}
+
+/// What this very pass adds to the counts of the world.
+#[derive(Default)]
+struct Admitted {
+    pools: HashMap<(ProjectName, PoolName), u32>,
+    projects: HashMap<ProjectName, u32>,
+    targets: HashMap<(ProjectName, Target), u32>,
+    repos: HashMap<(ProjectName, RepoName), u32>,
+    backends: HashMap<BackendName, u32>,
+    /// Free runners that were paired.
+    paired: HashMap<Class, u32>,
+}
+
+fn more<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: K) {
+    *counts.entry(key).or_insert(0) += 1;
+}
+
+fn of<K: Eq + std::hash::Hash>(counts: &HashMap<K, u32>, key: &K) -> u32 {
+    counts.get(key).copied().unwrap_or(0)
+}
+
+/// Serves the unserved and keeps warm what should be.
+struct Supplier<'a> {
+    world: &'a World,
+    limits: PlanLimits,
+    names: &'a mut dyn Names,
+    now: Timestamp,
+    spoken_for: &'a SpokenFor,
+    admitted: Admitted,
+    intents: &'a mut Vec<Intent>,
+}
+
+fn supply(
+    world: &World,
+    limits: PlanLimits,
+    names: &mut dyn Names,
+    now: Timestamp,
+    spoken_for: &SpokenFor,
+    intents: &mut Vec<Intent>,
+) {
+    let mut supplier = Supplier { world, limits, names, now, spoken_for, admitted: Admitted::default(), intents };
+    supplier.serve();
+    supplier.keep_warm();
+}
+
+impl Supplier<'_> {
+    /// Oldest job first over all classes: with a free runner, or with a new one as far as caps allow.
+    fn serve(&mut self) {
+        let mut heads: BinaryHeap<Reverse<(Timestamp, JobKey, usize)>> = BinaryHeap::new();
+        let mut classes = Vec::new();
+        for (class, jobs) in self.world.unserved() {
+            let Some((project, pool)) = self.world.pool(&class.project, &class.pool) else { continue };
+            let mut jobs = jobs.iter();
+            if let Some((queued_at, key)) = jobs.next() {
+                heads.push(Reverse((*queued_at, *key, classes.len())));
+            }
+            classes.push((class, project, pool, jobs, self.world.free(class)));
+        }
+        while let Some(Reverse((_, key, index))) = heads.pop() {
+            let (class, project, pool, jobs, free) = &mut classes[index];
+            let Some(job) = self.world.job(key) else { continue };
+            if !self.repo_is_full(project, job) {
+                if let Some(runner) = free.find(|runner| !self.spoken_for.contains(runner)) {
+                    self.intents.push(Intent::Pair { runner: runner.clone(), job: key });
+                    more(&mut self.admitted.paired, class.clone());
+                } else if self.is_blocked(class, project, pool) {
+                    continue;
+                } else {
+                    self.start(class, pool, Some(job));
+                }
+                more(&mut self.admitted.repos, (project.name.clone(), job.repo.clone()));
+            }
+            if let Some((queued_at, key)) = jobs.next() {
+                heads.push(Reverse((*queued_at, *key, index)));
+            }
+        }
+    }
+
+    fn keep_warm(&mut self) {
+        for project in &self.world.config().projects {
+            for pool in project.pools.iter().filter(|pool| pool.enabled && pool.min_idle > 0) {
+                for target in targets(project) {
+                    let class = Class { project: project.name.clone(), pool: pool.name.clone(), target };
+                    let free = self.world.free_count(&class).saturating_sub(of(&self.admitted.paired, &class));
+                    for _ in free..pool.min_idle {
+                        if self.is_blocked(&class, project, pool) {
+                            break;
+                        }
+                        self.start(&class, pool, None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a repository of an organisation has its share; runners of a repository count by their target instead.
+    fn repo_is_full(&self, project: &Project, job: &Job) -> bool {
+        match (&project.scope, project.max_runners_per_repo) {
+            (Scope::Org { .. }, Some(cap)) => {
+                let key = (project.name.clone(), job.repo.clone());
+                self.world.served_of(&key) + of(&self.admitted.repos, &key) >= cap
+            }
+            (Scope::Org { .. } | Scope::Repos(_), _) => false,
+        }
+    }
+
+    /// Whether a class may not start another runner now.
+    fn is_blocked(&self, class: &Class, project: &Project, pool: &Pool) -> bool {
+        let (world, admitted) = (self.world, &self.admitted);
+        let in_pool = of(&admitted.pools, &(class.project.clone(), class.pool.clone()));
+        if world.live_in_pool(&class.project, &class.pool) + in_pool >= pool.max_runners {
+            return true;
+        }
+        let in_project = world.live_in_project(&class.project) + of(&admitted.projects, &class.project);
+        if project.max_runners.is_some_and(|cap| in_project >= cap) {
+            return true;
+        }
+        if let (Scope::Repos(_), Some(cap)) = (&project.scope, project.max_runners_per_repo) {
+            let key = (class.project.clone(), class.target.clone());
+            if world.live_at_target(&class.project, &class.target) + of(&admitted.targets, &key) >= cap {
+                return true;
+            }
+        }
+        if world.starting_on(&pool.backend) + of(&admitted.backends, &pool.backend) >= self.limits.starting_per_backend
+        {
+            return true;
+        }
+        match world.pause(&class.project, &class.pool) {
+            Some(pause) if pause.until > self.now => true,
+            // After a pause a single runner finds out whether the trouble is over.
+            Some(_) => world.starting_in(&class.project, &class.pool) + in_pool >= 1,
+            None => false,
+        }
+    }
+
+    fn start(&mut self, class: &Class, pool: &Pool, job: Option<&Arc<Job>>) {
+        more(&mut self.admitted.pools, (class.project.clone(), class.pool.clone()));
+        more(&mut self.admitted.projects, class.project.clone());
+        more(&mut self.admitted.targets, (class.project.clone(), class.target.clone()));
+        more(&mut self.admitted.backends, pool.backend.clone());
+        let runner = Runner {
+            name: self.names.draw(pool),
+            state: RunnerState::Planned,
+            project: class.project.clone(),
+            pool: class.pool.clone(),
+            backend: pool.backend.clone(),
+            digest: None,
+            target: class.target.clone(),
+            installation_id: job.and_then(|job| job.installation_id),
+            github_runner_id: None,
+            handle: None,
+            job: job.map(|job| job.key),
+            created_at: self.now,
+            state_at: self.now,
+            deadline: self.now + pool.timeouts.register,
+            registered_at: None,
+            busy_at: None,
+            error: None,
+        };
+        self.intents.push(Intent::Start { runner: Box::new(runner), job: job.map(|job| job.key) });
+    }
+}
+
+/// Where runners of a project register.
+pub fn targets(project: &Project) -> Vec<Target> {
+    match &project.scope {
+        Scope::Repos(repos) => repos.iter().cloned().map(Target::Repo).collect(),
+        Scope::Org { login, .. } => vec![Target::Org(login.to_lowercase())],
+    }
+}

@@ -1,0 +1,299 @@
+//! The planner's rules, one by one.
+
+use super::{super::Intent, *};
+use crate::fleet::{
+    job::JobStatus,
+    runner::{RunnerChange, RunnerState},
+};
+
+const SMALL: (&str, &str) = ("app", "small");
+
+fn plain() -> Sim {
+    Sim::new(config(|_, _| {}))
+}
+
+fn started(intents: &[Intent]) -> Vec<RunnerName> {
+    intents
+        .iter()
+        .filter_map(|intent| match intent {
+            Intent::Start { runner, .. } => Some(runner.name.clone()),
+            Intent::Pair { .. }
+            | Intent::Unpair { .. }
+            | Intent::Busy { .. }
+            | Intent::Retire { .. }
+            | Intent::Stop { .. }
+            | Intent::Extend { .. }
+            | Intent::Resume { .. } => None,
+        })
+        .collect()
+}
+
+impl Sim {
+    fn queue(&mut self, id: i64) {
+        self.deliver(id, "octocat/app", SMALL, Phase::Queued, None);
+    }
+
+    fn change(&mut self, name: &RunnerName, change: RunnerChange) {
+        self.commit(vec![Op::Runner { name: name.clone(), change }]);
+    }
+
+    fn created(&mut self, name: &RunnerName) {
+        let deadline = self.now + Duration::from_secs(300);
+        self.change(name, RunnerChange::Creating { github_runner_id: 1, deadline });
+        self.change(name, RunnerChange::Created { handle: name.to_string(), digest: "d".to_owned(), deadline });
+        let job = self.world.wanted_by(name).map(|job| job.key);
+        if let Some(key) = job {
+            self.commit(vec![Op::Job { key, change: job::JobChange::Starting }]);
+        }
+    }
+
+    fn online(&mut self, name: &RunnerName) {
+        self.created(name);
+        let deadline = self.now + Duration::from_secs(600);
+        self.change(name, RunnerChange::Idle { deadline });
+    }
+}
+
+#[test]
+fn a_queued_job_gets_a_runner_and_a_second_pass_starts_no_other() {
+    let mut sim = plain();
+    sim.queue(1);
+    let names = started(&sim.plan());
+    assert_eq!(names.len(), 1);
+    assert_eq!(sim.job(1).status, JobStatus::Claimed);
+    assert_eq!(sim.job(1).runner.as_ref(), Some(&names[0]));
+    assert_eq!(sim.plan(), []);
+}
+
+#[test]
+fn caps_delay_a_job_and_do_not_forget_it() {
+    let mut sim = plain();
+    for id in 1..=6 {
+        sim.queue(id);
+    }
+    let names = started(&sim.plan());
+    assert_eq!(names.len(), 4, "the pool's cap");
+    assert_eq!(sim.job(5).status, JobStatus::Queued);
+    sim.change(&names[0], RunnerChange::Stopping { deadline: sim.now, error: None });
+    assert_eq!(started(&sim.plan()).len(), 0, "its machine may still exist");
+    sim.change(&names[0], RunnerChange::Gone);
+    let next = started(&sim.plan());
+    assert_eq!(next.len(), 1);
+}
+
+#[test]
+fn the_oldest_job_is_served_first() {
+    let mut sim = Sim::new(config(|pool, _| pool.max_runners = 1));
+    for id in [3, 1, 2] {
+        sim.queue(id);
+    }
+    sim.plan();
+    assert_eq!(sim.job(1).status, JobStatus::Claimed);
+    assert_eq!(sim.job(3).status, JobStatus::Queued);
+}
+
+#[test]
+fn the_cap_of_a_project_spans_its_pools_and_goes_to_the_oldest() {
+    let mut sim = Sim::new(config(|_, project| project.max_runners = Some(2)));
+    sim.deliver(2, "octocat/app", ("app", "large"), Phase::Queued, None);
+    sim.queue(1);
+    sim.queue(3);
+    assert_eq!(started(&sim.plan()).len(), 2);
+    assert_eq!(sim.job(3).status, JobStatus::Queued);
+}
+
+#[test]
+fn a_repository_at_its_cap_does_not_hold_up_its_neighbour() {
+    let mut sim = plain();
+    for id in 1..=5 {
+        sim.deliver(id, "acme/one", ("org", "shared"), Phase::Queued, None);
+    }
+    sim.deliver(6, "acme/two", ("org", "shared"), Phase::Queued, None);
+    sim.plan();
+    let claimed: Vec<i64> = (1..=6).filter(|id| sim.job(*id).status == JobStatus::Claimed).collect();
+    assert_eq!(claimed, [1, 2, 3, 6]);
+}
+
+#[test]
+fn a_runner_of_one_repository_does_not_serve_another() {
+    let mut sim = plain();
+    sim.queue(1);
+    let first = started(&sim.plan());
+    sim.online(&first[0]);
+    sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("cancelled".to_owned()) }, None);
+    sim.deliver(2, "octocat/tool", SMALL, Phase::Queued, None);
+    assert_eq!(started(&sim.plan()).len(), 1);
+}
+
+#[test]
+fn a_free_runner_serves_the_next_job() {
+    let mut sim = plain();
+    sim.queue(1);
+    let first = started(&sim.plan());
+    sim.online(&first[0]);
+    sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("cancelled".to_owned()) }, None);
+    sim.plan();
+    sim.queue(2);
+    let intents = sim.plan();
+    assert_eq!(started(&intents), []);
+    assert_eq!(sim.job(2).status, JobStatus::Starting, "its machine exists");
+    assert_eq!(sim.job(2).runner.as_ref(), Some(&first[0]));
+}
+
+#[test]
+fn pairs_that_github_crossed_are_swapped() {
+    let mut sim = plain();
+    sim.queue(1);
+    sim.queue(2);
+    let names = started(&sim.plan());
+    for name in &names {
+        sim.online(name);
+    }
+    let (for_one, for_two) = (sim.job(1).runner.clone().unwrap(), sim.job(2).runner.clone().unwrap());
+    sim.deliver(1, "octocat/app", SMALL, Phase::InProgress, Some(&for_two));
+    let intents = sim.plan();
+    assert_eq!(started(&intents), [], "no job is stranded, no machine is made");
+    assert_eq!(sim.job(2).runner.as_ref(), Some(&for_one));
+    assert_eq!(sim.runners[&for_two].state, RunnerState::Busy);
+    assert_eq!(sim.runners[&for_one].job, Some(sim.job(2).key));
+    assert_eq!(sim.plan(), []);
+}
+
+#[test]
+fn a_job_whose_runner_went_to_a_stranger_gets_another() {
+    let mut sim = plain();
+    sim.queue(1);
+    let names = started(&sim.plan());
+    sim.online(&names[0]);
+    // A job nobody told us about when it was queued.
+    sim.deliver(9, "octocat/app", SMALL, Phase::InProgress, Some(&names[0]));
+    sim.plan();
+    sim.plan();
+    let next = sim.job(1).runner.clone().unwrap();
+    assert_ne!(next, names[0]);
+    assert!(sim.runners[&next].state.is_supply());
+}
+
+#[test]
+fn a_finished_runner_is_taken_down() {
+    let mut sim = plain();
+    sim.queue(1);
+    let names = started(&sim.plan());
+    sim.online(&names[0]);
+    sim.deliver(1, "octocat/app", SMALL, Phase::InProgress, Some(&names[0]));
+    sim.plan();
+    sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("success".to_owned()) }, Some(&names[0]));
+    assert_eq!(sim.plan(), [Intent::Stop { runner: names[0].clone(), error: None }]);
+    assert_eq!(sim.runners[&names[0]].state, RunnerState::Stopping);
+}
+
+#[test]
+fn a_completion_that_overtakes_its_start_still_ends_the_runner() {
+    let mut sim = plain();
+    sim.queue(1);
+    let names = started(&sim.plan());
+    sim.online(&names[0]);
+    let done = Phase::Completed { conclusion: Some("success".to_owned()) };
+    sim.deliver(1, "octocat/app", SMALL, done, Some(&names[0]));
+    sim.deliver(1, "octocat/app", SMALL, Phase::InProgress, Some(&names[0]));
+    assert_eq!(sim.plan(), [Intent::Stop { runner: names[0].clone(), error: None }]);
+    assert_eq!(sim.job(1).status, JobStatus::Completed);
+}
+
+#[test]
+fn every_state_has_an_end() {
+    for (state, retires) in [
+        (RunnerState::Planned, false),
+        (RunnerState::Booting, true),
+        (RunnerState::Idle, true),
+        (RunnerState::Busy, false),
+        (RunnerState::Stopping, false),
+    ] {
+        let mut sim = plain();
+        sim.queue(1);
+        let name = started(&sim.plan()).remove(0);
+        if state.rank() >= RunnerState::Booting.rank() {
+            sim.created(&name);
+        }
+        if state.rank() >= RunnerState::Idle.rank() {
+            sim.online(&name);
+        }
+        if state.rank() >= RunnerState::Busy.rank() {
+            sim.deliver(1, "octocat/app", SMALL, Phase::InProgress, Some(&name));
+            sim.plan();
+        }
+        if state == RunnerState::Stopping {
+            sim.change(&name, RunnerChange::Stopping { deadline: sim.now, error: None });
+        }
+        assert_eq!(sim.runners[&name].state, state);
+        sim.now = at(1_000_000);
+        let intents = sim.plan();
+        let about = intents.iter().find(|intent| match intent {
+            Intent::Retire { runner, .. } => retires && *runner == name,
+            Intent::Stop { runner, .. } => !retires && state != RunnerState::Stopping && *runner == name,
+            Intent::Resume { runner } => state == RunnerState::Stopping && *runner == name,
+            Intent::Start { .. }
+            | Intent::Pair { .. }
+            | Intent::Unpair { .. }
+            | Intent::Busy { .. }
+            | Intent::Extend { .. } => false,
+        });
+        assert!(about.is_some(), "{state}: {intents:?}");
+    }
+}
+
+#[test]
+fn a_paused_pool_starts_nothing_and_then_a_single_probe() {
+    let mut sim = plain();
+    for id in 1..=3 {
+        sim.queue(id);
+    }
+    let pool = ("app".parse().unwrap(), "small".parse().unwrap());
+    sim.pause((&pool.0, &pool.1), Some(Pause { until: at(30), reason: "full".to_owned(), failures: 1 }));
+    assert_eq!(started(&sim.plan()).len(), 0);
+    sim.now = at(31);
+    assert_eq!(started(&sim.plan()).len(), 1, "the probe");
+    sim.pause((&pool.0, &pool.1), None);
+    assert_eq!(started(&sim.plan()).len(), 2);
+}
+
+#[test]
+fn a_lost_runner_is_replaced_and_its_job_says_why() {
+    let mut sim = plain();
+    sim.queue(1);
+    let first = started(&sim.plan()).remove(0);
+    let runner = sim.world.runner(&first).unwrap().clone();
+    let trouble = crate::fleet::retry::Trouble::Lost;
+    let ops = crate::fleet::intent::stop_failed(&sim.world, &runner, "its machine stopped", trouble, sim.now);
+    sim.commit(ops);
+    assert_eq!(sim.job(1).losses, 1);
+    assert!(sim.job(1).reason.as_deref().unwrap().contains("its machine stopped"));
+    let second = started(&sim.plan()).remove(0);
+    assert_eq!(sim.job(1).runner.as_ref(), Some(&second));
+    assert_eq!(sim.job(1).status, JobStatus::Claimed, "a state never goes back");
+}
+
+#[test]
+fn warm_runners_are_kept_for_every_repository_and_counted_in_the_cap() {
+    let mut sim = Sim::new(config(|pool, _| {
+        pool.min_idle = 1;
+        pool.max_runners = 3;
+    }));
+    assert_eq!(started(&sim.plan()).len(), 2, "one for each repository");
+    assert_eq!(sim.plan(), []);
+    sim.queue(1);
+    let intents = sim.plan();
+    assert!(intents.iter().any(|intent| matches!(intent, Intent::Pair { .. })));
+    assert_eq!(started(&intents).len(), 1, "the warm one that was taken is made up for, up to the cap");
+    sim.now = at(100_000);
+    assert!(started(&sim.plan()).is_empty());
+}
+
+#[test]
+fn jobs_that_wait_for_approval_want_no_runner_until_they_are_queued() {
+    let mut sim = plain();
+    sim.deliver(1, "octocat/app", SMALL, Phase::Waiting, None);
+    assert_eq!(sim.plan(), []);
+    sim.queue(1);
+    assert_eq!(started(&sim.plan()).len(), 1);
+}

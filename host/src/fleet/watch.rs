@@ -1,0 +1,219 @@
+//! Looks at the world outside: what the machines do, which runners are online, what is left without an owner.
+//!
+//! Each look is one bounded pass that takes no input and may be repeated. The verdicts are pure functions over what
+//! was seen; acting on them is the executor's.
+//!
+//! A machine is swept if, and only if, the backend lists it as ours in two looks in a row, its name belongs to no
+//! runner that is alive, and no operator holds it. Registrations are removed under the same rule, for names that
+//! this store knows: runners of others are nobody's business here.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tracing::{debug, warn};
+
+use super::{
+    executor::Executor,
+    runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
+    world::World,
+};
+use crate::{
+    github::GitHubRunner,
+    plugins::{Instance, InstanceState},
+    routing::BackendName,
+    store::Op,
+};
+
+/// How long a listing may take.
+const LIST: Duration = Duration::from_secs(60);
+/// How often registrations without a machine are looked for; GitHub removes them itself after a day.
+const GHOSTS: Duration = Duration::from_secs(300);
+
+/// What a look at a backend found.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    /// Runners whose machine is over, and how.
+    ended: Vec<(RunnerName, String)>,
+    /// Machines whose name belongs to no living runner.
+    strays: Vec<String>,
+}
+
+/// Compares a listing with the runners. `asked_at` is from before the listing: what is younger may not be in it.
+fn judge(world: &World, backend: &BackendName, listed: &[Instance], asked_at: Timestamp) -> Seen {
+    let by_handle: HashMap<&str, &Instance> =
+        listed.iter().map(|instance| (instance.handle.as_str(), instance)).collect();
+    let mut seen = Seen::default();
+    for runner in world.runners().filter(|runner| runner.backend == *backend) {
+        let Some(handle) = machine(runner).filter(|_| runner.state_at < asked_at) else { continue };
+        let how = match by_handle.get(handle).map(|instance| &instance.state) {
+            Some(InstanceState::Creating | InstanceState::Running) => continue,
+            Some(InstanceState::Stopping) => "its machine is being stopped from outside".to_owned(),
+            Some(InstanceState::Stopped) => "its machine stopped".to_owned(),
+            Some(InstanceState::Failed(reason)) => format!("its machine failed: {reason}"),
+            Some(InstanceState::Interrupted(reason)) => format!("its machine was taken away: {reason}"),
+            None => "its machine does not exist any more".to_owned(),
+        };
+        seen.ended.push((runner.name.clone(), how));
+    }
+    seen.strays = listed
+        .iter()
+        .filter(|instance| !instance.hold && world.runner(&RunnerName::new(instance.name.as_str())).is_none())
+        .map(|instance| instance.name.clone())
+        .collect();
+    seen
+}
+
+/// The handle of a runner that should have a machine at work.
+fn machine(runner: &Runner) -> Option<&str> {
+    match runner.state {
+        RunnerState::Booting | RunnerState::Idle | RunnerState::Busy => runner.handle.as_deref(),
+        RunnerState::Planned
+        | RunnerState::Registering
+        | RunnerState::Creating
+        | RunnerState::Stopping
+        | RunnerState::Gone
+        | RunnerState::Failed => None,
+    }
+}
+
+/// Watches a backend until the fleet stops.
+pub(super) async fn backend(executor: Arc<Executor>, backend: BackendName, every: Duration) {
+    let mut marked = HashSet::new();
+    while pause(&executor, every).await {
+        marked = look(&executor, &backend, marked).await;
+    }
+}
+
+/// One look. Takes the strays that the last one marked and returns those that this one marks.
+async fn look(executor: &Arc<Executor>, backend: &BackendName, marked: HashSet<String>) -> HashSet<String> {
+    let asked_at = executor.now();
+    let owner = &executor.parts.config.server.owner;
+    let listed = match executor.parts.backends.list(backend, owner, LIST).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            debug!(backend.name = %backend, "backend `{backend}` cannot be asked for its machines: {error}");
+            return marked;
+        }
+    };
+    let seen = judge(&executor.world(), backend, &listed, asked_at);
+    for (name, how) in seen.ended {
+        executor.spawn(&name, move |this, runner| confirm(this, runner, how));
+    }
+    let (again, new): (Vec<_>, Vec<_>) = seen.strays.into_iter().partition(|name| marked.contains(name));
+    let mut keep: HashSet<String> = new.into_iter().collect();
+    for name in again {
+        let known = executor.parts.store.runner(&RunnerName::new(name.as_str())).await;
+        match known {
+            // Planned in the meantime, or the store cannot say: another look decides.
+            Ok(Some(runner)) if !runner.state.is_final() => {
+                keep.insert(name);
+            }
+            Err(_) => {
+                keep.insert(name);
+            }
+            Ok(runner) => {
+                if let Some(instance) = listed.iter().find(|instance| instance.name == name) {
+                    executor.sweep(backend, instance, runner.map(Arc::new)).await;
+                }
+                keep.insert(name);
+            }
+        }
+    }
+    keep
+}
+
+/// A listing may lag behind; the backend is asked about the machine itself before its runner is given up.
+async fn confirm(executor: Arc<Executor>, runner: Arc<Runner>, how: String) {
+    let Some(handle) = machine(&runner) else { return };
+    match executor.parts.backends.get(&runner.backend, handle, LIST).await {
+        Ok(Some(instance)) if matches!(instance.state, InstanceState::Creating | InstanceState::Running) => {}
+        Ok(_) => executor.ended(runner, how).await,
+        Err(error) => debug!(runner.name = %runner.name, "cannot confirm that `{}` ended: {error}", runner.name),
+    }
+}
+
+/// Asks GitHub which booting runners are online, until the fleet stops.
+pub(super) async fn registrations(executor: Arc<Executor>, every: Duration) {
+    while pause(&executor, every).await {
+        let booting = booting(&executor.world());
+        for ((target, installation), names) in booting {
+            match executor.parts.github.list_runners(&target, installation).await {
+                Ok(listed) => mark_online(&executor, &listed, &names).await,
+                Err(error) => debug!("the runners of {target} cannot be listed: {error}"),
+            }
+        }
+    }
+}
+
+fn booting(world: &World) -> BTreeMap<(Target, Option<i64>), HashSet<RunnerName>> {
+    let mut booting: BTreeMap<_, HashSet<_>> = BTreeMap::new();
+    for runner in world.runners().filter(|runner| runner.state == RunnerState::Booting) {
+        booting.entry((runner.target.clone(), runner.installation_id)).or_default().insert(runner.name.clone());
+    }
+    booting
+}
+
+async fn mark_online(executor: &Executor, listed: &[GitHubRunner], names: &HashSet<RunnerName>) {
+    let now = executor.now();
+    let ops: Vec<Op> = {
+        let world = executor.world();
+        listed
+            .iter()
+            .filter(|listed| listed.online)
+            .map(|listed| RunnerName::new(listed.name.as_str()))
+            .filter(|name| names.contains(name))
+            .filter_map(|name| {
+                let deadline = now + super::plan::timeouts(&world, world.runner(&name)?).idle;
+                Some(Op::Runner { name, change: RunnerChange::Idle { deadline } })
+            })
+            .collect()
+    };
+    if !ops.is_empty()
+        && let Err(error) = executor.parts.store.write(ops).await
+    {
+        warn!(%error, "which runners are online cannot be stored");
+    }
+}
+
+/// Removes registrations whose runner is over, until the fleet stops.
+pub(super) async fn ghosts(executor: Arc<Executor>) {
+    let mut marked: HashSet<(Target, i64)> = HashSet::new();
+    loop {
+        let mut found = HashSet::new();
+        for target in configured_targets(&executor) {
+            let Ok(listed) = executor.parts.github.list_runners(&target, None).await else { continue };
+            for ghost in listed.iter().filter(|listed| is_ghost(&executor.world(), listed)) {
+                let name = RunnerName::new(ghost.name.as_str());
+                // Only names of this store, and only those it is done with.
+                let Ok(Some(runner)) = executor.parts.store.runner(&name).await else { continue };
+                if !runner.state.is_final() || !marked.contains(&(target.clone(), ghost.id)) {
+                    found.insert((target.clone(), ghost.id));
+                } else if let Err(error) = executor.parts.github.delete_runner(&target, None, ghost.id).await {
+                    debug!("the registration of `{name}` cannot be removed: {error}");
+                }
+            }
+        }
+        marked = found;
+        if !pause(&executor, GHOSTS).await {
+            return;
+        }
+    }
+}
+
+fn is_ghost(world: &World, listed: &GitHubRunner) -> bool {
+    let name = RunnerName::new(listed.name.as_str());
+    listed.name.starts_with(super::names::PREFIX) && !listed.online && !listed.busy && world.runner(&name).is_none()
+}
+
+fn configured_targets(executor: &Executor) -> Vec<Target> {
+    executor.parts.config.projects.iter().flat_map(|project| super::plan::targets(project)).collect()
+}
+
+/// Waits; false when the fleet stops.
+pub(super) async fn pause(executor: &Executor, time: Duration) -> bool {
+    executor.stopping.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
+}

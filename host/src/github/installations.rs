@@ -1,0 +1,109 @@
+//! Where the App is installed, for jobs whose delivery did not say so and for installations that have changed.
+
+use std::{collections::HashMap, sync::Arc, sync::Mutex, time::Duration};
+
+use http::StatusCode;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::{
+    auth::guard,
+    budget::Class,
+    client::{Call, Identity, Inner},
+    model::{GitHubError, GitHubErrorKind},
+};
+use crate::fleet::runner::Target;
+
+/// How long an installation that was looked up is believed; a wrong one is noticed at its first use.
+const KNOWN_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long an installation that GitHub did not know is not tried again.
+const GONE_FOR: Duration = Duration::from_secs(10 * 60);
+/// Of either kind; each is about 100 bytes.
+const MAX_KNOWN: usize = 10_000;
+
+/// What may stand in a path as it is.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+#[derive(Default)]
+pub(super) struct Installations(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    at: HashMap<Target, (i64, Timestamp)>,
+    gone: HashMap<i64, Timestamp>,
+}
+
+impl Installations {
+    /// This installation is not there any more.
+    pub fn forget(&self, id: i64, now: Timestamp) {
+        let mut known = guard(&self.0);
+        known.at.retain(|_, (at, _)| *at != id);
+        if known.gone.len() >= MAX_KNOWN {
+            known.gone.clear();
+        }
+        known.gone.insert(id, now);
+    }
+
+    fn known(&self, target: &Target, hint: Option<i64>, now: Timestamp) -> Option<i64> {
+        let known = guard(&self.0);
+        let gone =
+            |id: &i64| known.gone.get(id).is_some_and(|since| now.duration_since(*since).unsigned_abs() < GONE_FOR);
+        hint.filter(|id| !gone(id)).or_else(|| {
+            let (id, since) = known.at.get(target)?;
+            (now.duration_since(*since).unsigned_abs() < KNOWN_FOR).then_some(*id)
+        })
+    }
+
+    fn learn(&self, target: &Target, id: i64, now: Timestamp) {
+        let mut known = guard(&self.0);
+        if known.at.len() >= MAX_KNOWN {
+            known.at.clear();
+        }
+        known.gone.remove(&id);
+        known.at.insert(target.clone(), (id, now));
+    }
+}
+
+/// The path of a target, without a leading slash.
+pub(super) fn path(target: &Target) -> String {
+    match target {
+        Target::Repo(repo) => format!("repos/{}/{}", repo.owner(), repo.name()),
+        Target::Org(org) => format!("orgs/{}", utf8_percent_encode(org, SEGMENT)),
+    }
+}
+
+#[derive(Deserialize)]
+struct Found {
+    id: i64,
+}
+
+impl Inner {
+    /// The installation that covers a target: the one the caller knows of, unless it is gone.
+    pub async fn installation(self: &Arc<Self>, target: &Target, hint: Option<i64>) -> Result<i64, GitHubError> {
+        if let Some(id) = self.installations.known(target, hint, self.clock.now()) {
+            return Ok(id);
+        }
+        let url = self.http.url(&format!("{}/installation", path(target)), &[]);
+        let call = Call {
+            accept: &[StatusCode::OK, StatusCode::NOT_FOUND],
+            ..Call::get("installation", "installation", Identity::App, Class::Mint, url)
+        };
+        let answer = self.call_for_credential(&call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            let what = match target {
+                Target::Repo(repo) => format!("repository `{repo}`"),
+                Target::Org(org) => format!("organisation `{org}`"),
+            };
+            return Err(GitHubError {
+                kind: GitHubErrorKind::NotFound,
+                message: format!("installation: 404 Not Found: the App is not installed on {what}; install it there"),
+                retry_after: None,
+            });
+        }
+        let found: Found = serde_json::from_slice(&answer.body)
+            .map_err(|reason| super::error::shape(call.subject, "an installation", &reason))?;
+        self.installations.learn(target, found.id, self.clock.now());
+        Ok(found.id)
+    }
+}

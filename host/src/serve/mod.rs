@@ -1,0 +1,224 @@
+//! `pacer serve`: puts the parts together, and takes them apart in order.
+//!
+//! At the end of a server's life nothing new is taken in first, then work in flight comes to its end, then the
+//! store closes. Machines keep running: the next start takes them over.
+
+mod sources;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use axum::{Router, serve::ListenerExt as _};
+use futures::{FutureExt as _, future::BoxFuture};
+use secrecy::ExposeSecret as _;
+use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    clock::{SharedClock, SystemClock},
+    config::{Auth, Config, Credential},
+    console,
+    fleet::{Fleet, Parts},
+    github::{self, GitHubApi},
+    ingest::{self, IngestState, Intake, WebhookSecrets},
+    plugins,
+    routing::{self, Decision},
+    store::{Ingest, IngestResult, Op, OpOutcome, Store, StoreError},
+    telemetry::{self, Telemetry},
+};
+
+/// How often what is past its retention is pruned.
+const PRUNE: Duration = Duration::from_secs(3600);
+/// How often the gauges are brought up to date; scrapes come every 15 s or less often.
+const GAUGES: Duration = Duration::from_secs(5);
+
+/// Serves until it is told to stop (SIGTERM or SIGINT).
+pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    hide_secrets(&telemetry, &config);
+    announce(&config);
+
+    let clock: SharedClock = Arc::new(SystemClock);
+    let listener = listen(config.server.addr).await?;
+    let store = Store::open(&config.database.url, clock.clone()).await?;
+    let github = github::Client::new(&config.github, clock.clone())?;
+    let backends = plugins::Host::start(&config, clock.clone()).await?;
+    let route = route(&config);
+    let fleet = Fleet::start(Parts {
+        config: config.clone(),
+        store: store.clone(),
+        github: Arc::new(github.clone()),
+        backends: backends.clone(),
+        clock: clock.clone(),
+        route: route.clone(),
+    })
+    .await?;
+    let fleet = Arc::new(fleet);
+
+    let stopping = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(judge_settings(config.clone(), backends.clone()));
+    tasks.spawn(prune(config.clone(), store.clone(), clock.clone(), stopping.clone()));
+    tasks.spawn(gauges(fleet.clone(), stopping.clone()));
+    let sources = sources::sources(&config, &store, &fleet, &backends, Arc::new(github) as Arc<dyn GitHubApi>, &clock);
+    let current = Arc::new(ArcSwap::new(config.clone()));
+    let state = console::State::new(current, sources, telemetry.metrics(), clock.clone(), stopping.clone());
+    let secrets = Arc::new(ArcSwap::from_pointee(WebhookSecrets::new(&config.github.webhook_secrets)));
+    let intake = Arc::new(StoreIntake(store.clone()));
+    let ingest = IngestState::new(secrets, route, intake, clock, tasks.clone());
+    let router = ingest::router(ingest).merge(console::router(state));
+
+    info!("pacer {} serves {} at http://{}", env!("CARGO_PKG_VERSION"), config.server.public_url, config.server.addr);
+    info!("the webhook of the GitHub App is {}/api/webhook", config.server.public_url);
+    let served = serve(listener, router, stopping.clone(), config.server.shutdown_grace).await;
+
+    stopping.cancel();
+    fleet.shutdown(config.server.shutdown_grace).await;
+    tasks.close();
+    if tokio::time::timeout(config.server.shutdown_grace, tasks.wait()).await.is_err() {
+        warn!("background work did not end in time");
+    }
+    store.close().await;
+    info!("stopped");
+    served
+}
+
+/// Where a job belongs, by this configuration.
+pub fn route(config: &Config) -> Arc<ingest::Route> {
+    let router = routing::Router::new(config);
+    Arc::new(move |repo, labels| match router.route(repo, labels) {
+        Decision::NotOurs => ingest::Routed::NotSelfHosted,
+        Decision::Unbound { .. } => ingest::Routed::Unbound,
+        decision @ (Decision::Matched { .. } | Decision::Unmatched { .. }) => match decision.assignment() {
+            Ok(assignment) => ingest::Routed::Ours(assignment),
+            Err(_) => ingest::Routed::Unbound,
+        },
+    })
+}
+
+/// Deliveries go into the store.
+pub struct StoreIntake(pub Store);
+
+impl Intake for StoreIntake {
+    fn take(&self, ingest: Ingest) -> BoxFuture<'_, Result<IngestResult, StoreError>> {
+        async move {
+            let outcomes = self.0.write(vec![Op::Ingest(Box::new(ingest))]).await?;
+            match outcomes.into_iter().next() {
+                Some(OpOutcome::Ingested(result)) => Ok(result),
+                Some(OpOutcome::Applied(_)) | None => Err(StoreError::Closed),
+            }
+        }
+        .boxed()
+    }
+}
+
+async fn listen(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| {
+        format!("cannot listen on `server.addr` {addr}: is another server on it, or is it not an address of this machine?")
+    })
+}
+
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stopping: CancellationToken,
+    grace: Duration,
+) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Answers are small and awaited: nothing is won by waiting for more to send.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its delay");
+        }
+    });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let mut interrupt = tokio::signal::unix::signal(SignalKind::interrupt())?;
+    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
+    let stop = stopping.clone();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        tokio::select! {
+            _ = interrupt.recv() => info!("told to stop (SIGINT)"),
+            _ = terminate.recv() => info!("told to stop (SIGTERM)"),
+        }
+        stop.cancel();
+    });
+    let late = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        served = server => served.context("the server failed"),
+        () = late => {
+            warn!("some connections did not end within {grace:?} and are cut");
+            Ok(())
+        }
+    }
+}
+
+/// Every secret of the configuration is blanked out of whatever is logged.
+fn hide_secrets(telemetry: &Telemetry, config: &Config) {
+    telemetry.hide(&config.github.private_key);
+    config.github.webhook_secrets.iter().for_each(|secret| telemetry.hide(secret));
+    if let Auth::Token(token) = &config.auth {
+        telemetry.hide(token);
+    }
+    for endpoint in config.backends.values().flat_map(|backend| backend.endpoints.values()) {
+        match &endpoint.credential {
+            Some(Credential::Bearer(secret) | Credential::Header { value: secret, .. }) => telemetry.hide(secret),
+            Some(Credential::Basic { password, .. }) => telemetry.hide(password),
+            None => {}
+        }
+        if let Some(identity) = &endpoint.identity {
+            telemetry.hide(&identity.key);
+        }
+    }
+}
+
+fn announce(config: &Config) {
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    match &config.auth {
+        Auth::Disabled => warn!(
+            "`auth: {{ disabled: true }}`: whoever reaches {} may see and do everything; set `auth.token` before anybody else can",
+            config.server.addr
+        ),
+        Auth::Token(token) => debug_assert!(!token.expose_secret().is_empty(), "the configuration refuses empty tokens"),
+    }
+}
+
+/// Says what the backends think of the settings; what is wrong shows again when a runner is asked for.
+async fn judge_settings(config: Arc<Config>, backends: Arc<plugins::Host>) {
+    for finding in backends.validate(&config).await {
+        if finding.is_error() {
+            error!("{finding}");
+        } else {
+            warn!("{finding}");
+        }
+    }
+}
+
+async fn prune(config: Arc<Config>, store: Store, clock: SharedClock, stopping: CancellationToken) {
+    loop {
+        match store.prune(&config.retention, clock.now()).await {
+            Ok(pruned) => info!(
+                jobs = pruned.jobs,
+                runners = pruned.runners,
+                deliveries = pruned.deliveries,
+                audit = pruned.audit,
+                "what was past its retention is pruned"
+            ),
+            Err(error) => warn!(%error, "what is past its retention cannot be pruned yet"),
+        }
+        if stopping.run_until_cancelled(tokio::time::sleep(PRUNE)).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn gauges(fleet: Arc<Fleet>, stopping: CancellationToken) {
+    while stopping.run_until_cancelled(tokio::time::sleep(GAUGES)).await.is_some() {
+        fleet.report_gauges();
+    }
+}

@@ -1,0 +1,151 @@
+//! What the console reads, from where it is.
+
+use std::sync::Arc;
+
+use futures::{FutureExt as _, future::BoxFuture};
+use tokio::sync::broadcast;
+
+use crate::{
+    clock::SharedClock,
+    config::Config,
+    console::{
+        Answer, BackendStatus, BackendView, Explain, Explanation, GrantView, HealthView, LatencyView, Part, Read,
+        Readiness, Sources,
+    },
+    fleet::{
+        Fleet, explain,
+        job::{Job, JobKey, JobStatus},
+        runner::{Runner, RunnerName, RunnerState},
+    },
+    github::GitHubApi,
+    plugins,
+    store::{AuditEntry, Changed, DeliveryRecord, EventRow, JobFilter, Page, RunnerFilter, Store},
+};
+
+pub fn sources(
+    config: &Arc<Config>,
+    store: &Store,
+    fleet: &Arc<Fleet>,
+    backends: &Arc<plugins::Host>,
+    github: Arc<dyn GitHubApi>,
+    clock: &SharedClock,
+) -> Sources {
+    Sources {
+        read: Arc::new(StoreRead(store.clone())),
+        backends: Arc::new(HostStatus(backends.clone())),
+        readiness: Arc::new(Parts { store: store.clone(), backends: backends.clone(), github }),
+        explain: Arc::new(Explainer {
+            config: config.clone(),
+            store: store.clone(),
+            fleet: fleet.clone(),
+            clock: clock.clone(),
+        }),
+    }
+}
+
+struct StoreRead(Store);
+
+impl Read for StoreRead {
+    fn jobs<'a>(&'a self, filter: &'a JobFilter, cursor: Option<&'a str>, limit: u32) -> Answer<'a, Page<Job>> {
+        self.0.jobs(filter, cursor, limit).boxed()
+    }
+
+    fn job(&self, key: JobKey) -> Answer<'_, Option<Job>> {
+        self.0.job(key).boxed()
+    }
+
+    fn latest_attempt(&self, id: i64) -> Answer<'_, Option<Job>> {
+        self.0.latest_attempt(id).boxed()
+    }
+
+    fn runners<'a>(
+        &'a self,
+        filter: &'a RunnerFilter,
+        cursor: Option<&'a str>,
+        limit: u32,
+    ) -> Answer<'a, Page<Runner>> {
+        self.0.runners(filter, cursor, limit).boxed()
+    }
+
+    fn runner<'a>(&'a self, name: &'a RunnerName) -> Answer<'a, Option<Runner>> {
+        self.0.runner(name).boxed()
+    }
+
+    fn events_of_job(&self, key: JobKey) -> Answer<'_, Vec<EventRow>> {
+        self.0.events_of_job(key).boxed()
+    }
+
+    fn events_of_runner<'a>(&'a self, name: &'a RunnerName) -> Answer<'a, Vec<EventRow>> {
+        self.0.events_of_runner(name).boxed()
+    }
+
+    fn job_counts(&self) -> Answer<'_, Vec<(JobStatus, u64)>> {
+        self.0.job_counts().boxed()
+    }
+
+    fn runner_counts(&self) -> Answer<'_, Vec<(RunnerState, u64)>> {
+        self.0.runner_counts().boxed()
+    }
+
+    fn deliveries<'a>(&'a self, cursor: Option<&'a str>, limit: u32) -> Answer<'a, Page<DeliveryRecord>> {
+        self.0.deliveries(cursor, limit).boxed()
+    }
+
+    fn audit<'a>(&'a self, cursor: Option<&'a str>, limit: u32) -> Answer<'a, Page<AuditEntry>> {
+        self.0.audit(cursor, limit).boxed()
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Arc<[Changed]>> {
+        self.0.subscribe()
+    }
+}
+
+struct Parts {
+    store: Store,
+    backends: Arc<plugins::Host>,
+    github: Arc<dyn GitHubApi>,
+}
+
+fn part<E: std::fmt::Display>(name: impl Into<String>, outcome: Result<(), E>) -> Part {
+    let reason = outcome.err().map(|error| error.to_string());
+    Part { name: name.into(), ok: reason.is_none(), reason }
+}
+
+impl Readiness for Parts {
+    fn parts(&self) -> BoxFuture<'_, Vec<Part>> {
+        async {
+            let (database, github) = tokio::join!(self.store.ping(), self.github.ping());
+            let mut parts = vec![part("database", database), part("github", github)];
+            parts.extend(HostStatus(self.backends.clone()).backends().into_iter().map(|backend| {
+                let reason = backend.health.reason.unwrap_or_else(|| backend.health.status.to_owned());
+                let outcome = if backend.health.status == "down" { Err(reason) } else { Ok(()) };
+                part(format!("backend {}", backend.name), outcome)
+            }));
+            parts
+        }
+        .boxed()
+    }
+}
+
+struct Explainer {
+    config: Arc<Config>,
+    store: Store,
+    fleet: Arc<Fleet>,
+    clock: SharedClock,
+}
+
+impl Explain for Explainer {
+    fn explain<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Explanation> {
+        async {
+            let counts = self.fleet.counts(job);
+            // Without its pauses the explanation says less, and is still right.
+            let pauses = self.store.pauses().await.unwrap_or_default();
+            let explanation = explain::explain(job, &self.config, counts, &pauses, self.clock.now());
+            let json = serde_json::to_value(&explanation).unwrap_or_default();
+            Explanation { json, text: explain::render(&explanation) }
+        }
+        .boxed()
+    }
+}
+
+struct HostStatus(Arc<plugins::Host>);

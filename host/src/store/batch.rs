@@ -1,0 +1,231 @@
+//! One transaction's worth of ops: load what they touch, apply them in memory in order, write what became of it.
+//!
+//! The number of statements does not depend on the number of ops, only on the tables they touch.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use sqlx::SqliteConnection;
+
+use super::{
+    AuditEntry, Changed, Ingest, IngestResult, Op, OpOutcome,
+    history::{self, Delivery},
+    jobs, runners,
+};
+use crate::fleet::{
+    job::{self, Event, Job, JobKey},
+    runner::{self, Runner, RunnerName},
+};
+
+/// What a batch did; to be told once it is committed.
+pub struct Written {
+    /// Of each call, of each of its ops.
+    pub outcomes: Vec<Vec<OpOutcome>>,
+    pub changed: Arc<[Changed]>,
+}
+
+/// Applies the ops of several calls, in order, in the transaction that is open on the connection.
+pub async fn write(connection: &mut SqliteConnection, calls: &[&[Op]], now: Timestamp) -> Result<Written, sqlx::Error> {
+    let mut batch = Batch::load(connection, calls, now).await?;
+    let outcomes = calls.iter().map(|ops| ops.iter().map(|op| batch.apply(op)).collect()).collect();
+    batch.save(connection).await?;
+    Ok(Written { outcomes, changed: batch.into_changed() })
+}
+
+/// A row of the batch: as it was loaded, as it is now.
+struct Entry<T> {
+    before: Option<T>,
+    now: Option<T>,
+    changed: bool,
+}
+
+/// The rows of one table that the batch touches.
+struct Rows<K, T> {
+    rows: HashMap<K, Entry<T>>,
+    /// The changed ones, in the order they first changed.
+    order: Vec<K>,
+}
+
+impl<K: Clone + Eq + Hash, T: Clone> Rows<K, T> {
+    fn new(loaded: HashMap<K, T>) -> Self {
+        let entry = |row: T| Entry { before: Some(row.clone()), now: Some(row), changed: false };
+        Self { rows: loaded.into_iter().map(|(key, row)| (key, entry(row))).collect(), order: Vec::new() }
+    }
+
+    fn get(&self, key: &K) -> Option<&T> {
+        self.rows.get(key)?.now.as_ref()
+    }
+
+    fn set(&mut self, key: &K, row: T) {
+        let entry = self.rows.entry(key.clone()).or_insert(Entry { before: None, now: None, changed: false });
+        entry.now = Some(row);
+        if !entry.changed {
+            entry.changed = true;
+            self.order.push(key.clone());
+        }
+    }
+
+    fn changed(&self) -> impl Iterator<Item = (Option<&T>, &T)> {
+        self.order.iter().filter_map(|key| {
+            let entry = self.rows.get(key)?;
+            Some((entry.before.as_ref(), entry.now.as_ref()?))
+        })
+    }
+
+    fn into_changed(mut self) -> impl Iterator<Item = T> {
+        self.order.into_iter().filter_map(move |key| self.rows.remove(&key)?.now)
+    }
+}
+
+struct Batch<'a> {
+    now: Timestamp,
+    jobs: Rows<JobKey, Job>,
+    runners: Rows<RunnerName, Runner>,
+    guids: HashSet<String>,
+    deliveries: Vec<Delivery<'a>>,
+    events: Vec<Event>,
+    audit: Vec<AuditEntry>,
+    pauses: Vec<&'a Op>,
+}
+
+impl<'a> Batch<'a> {
+    async fn load(connection: &mut SqliteConnection, calls: &[&'a [Op]], now: Timestamp) -> Result<Self, sqlx::Error> {
+        let mut keys = HashSet::new();
+        let mut names = HashSet::new();
+        let mut guids = HashSet::new();
+        for op in calls.iter().flat_map(|ops| ops.iter()) {
+            match op {
+                Op::Ingest(ingest) => {
+                    guids.extend(ingest.guid.as_deref());
+                    keys.extend(ingest.demand.as_ref().map(|(fact, _)| fact.key));
+                }
+                Op::Job { key, .. } => drop(keys.insert(*key)),
+                Op::NewRunner(runner) => drop(names.insert(runner.name.clone())),
+                Op::Runner { name, .. } => drop(names.insert(name.clone())),
+                Op::Pause { .. } | Op::Audit(_) => {}
+            }
+        }
+        let keys: Vec<_> = keys.into_iter().collect();
+        let names: Vec<_> = names.into_iter().collect();
+        let guids: Vec<_> = guids.into_iter().collect();
+        Ok(Self {
+            now,
+            jobs: Rows::new(jobs::load(connection, &keys).await?),
+            runners: Rows::new(runners::load(connection, &names).await?),
+            guids: history::known_guids(connection, &guids).await?,
+            deliveries: Vec::new(),
+            events: Vec::new(),
+            audit: Vec::new(),
+            pauses: Vec::new(),
+        })
+    }
+
+    fn apply(&mut self, op: &'a Op) -> OpOutcome {
+        match op {
+            Op::Ingest(ingest) => OpOutcome::Ingested(self.ingest(ingest)),
+            Op::Job { key, change } => {
+                let Some(mut job) = self.jobs.get(key).cloned() else { return OpOutcome::Applied(false) };
+                let Some(events) = job::apply_change(&mut job, change, self.now) else {
+                    return OpOutcome::Applied(false);
+                };
+                self.jobs.set(key, job);
+                self.events.extend(events);
+                OpOutcome::Applied(true)
+            }
+            Op::NewRunner(runner) => {
+                if self.runners.get(&runner.name).is_some() {
+                    return OpOutcome::Applied(false);
+                }
+                self.events.push(runner::planned_event(runner));
+                self.runners.set(&runner.name, Runner::clone(runner));
+                OpOutcome::Applied(true)
+            }
+            Op::Runner { name, change } => {
+                let Some(mut runner) = self.runners.get(name).cloned() else { return OpOutcome::Applied(false) };
+                let Some(events) = runner::apply_change(&mut runner, change, self.now) else {
+                    return OpOutcome::Applied(false);
+                };
+                self.runners.set(name, runner);
+                self.events.extend(events);
+                OpOutcome::Applied(true)
+            }
+            Op::Pause { .. } => {
+                self.pauses.push(op);
+                OpOutcome::Applied(true)
+            }
+            Op::Audit(entry) => {
+                self.audit.push(entry.clone());
+                OpOutcome::Applied(true)
+            }
+        }
+    }
+
+    fn ingest(&mut self, ingest: &'a Ingest) -> IngestResult {
+        if let Some(guid) = &ingest.guid
+            && !self.guids.insert(guid.clone())
+        {
+            return IngestResult::Duplicate;
+        }
+        let result = match &ingest.demand {
+            None => IngestResult::Ignored(ingest.ignored.clone().unwrap_or_default()),
+            Some((fact, assignment)) => {
+                let applied = job::apply_fact(self.jobs.get(&fact.key), fact, assignment, ingest.received_at);
+                if let Some(job) = applied.job {
+                    self.jobs.set(&fact.key, job);
+                }
+                self.events.extend(applied.events);
+                applied.result
+            }
+        };
+        if let IngestResult::Unmatched(key, reason) = &result {
+            self.audit.push(AuditEntry {
+                at: self.now,
+                actor: "github".to_owned(),
+                action: "audit.job.no_pool_match".to_owned(),
+                subject: key.to_string(),
+                detail: Some(reason.clone()),
+            });
+        }
+        if ingest.guid.is_some() {
+            self.deliveries.push(Delivery { ingest, result: result.clone() });
+        }
+        result
+    }
+
+    async fn save(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let place = |job: &Job| (job.project.clone(), job.pool.clone());
+        let (reassigned, course): (Vec<_>, Vec<_>) =
+            self.jobs.changed().partition(|(before, now)| before.is_none_or(|before| place(before) != place(now)));
+        let reassigned: Vec<&Job> = reassigned.into_iter().map(|(_, job)| job).collect();
+        let course: Vec<&Job> = course.into_iter().map(|(_, job)| job).collect();
+        jobs::save(connection, &reassigned, true).await?;
+        jobs::save(connection, &course, false).await?;
+        let changed: Vec<&Runner> = self.runners.changed().map(|(_, runner)| runner).collect();
+        runners::save(connection, &changed).await?;
+        history::save_events(connection, &self.events).await?;
+        history::save_deliveries(connection, &self.deliveries).await?;
+        history::save_audit(connection, &self.audit).await?;
+        for op in &self.pauses {
+            if let Op::Pause { project, pool, pause } = op {
+                history::save_pause(connection, project, pool, pause.as_ref()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn into_changed(self) -> Arc<[Changed]> {
+        let pauses = self.pauses.into_iter().filter_map(|op| match op {
+            Op::Pause { project, pool, pause } => {
+                Some(Changed::Pause { project: project.clone(), pool: pool.clone(), pause: pause.clone() })
+            }
+            Op::Ingest(_) | Op::Job { .. } | Op::NewRunner(_) | Op::Runner { .. } | Op::Audit(_) => None,
+        });
+        let jobs = self.jobs.into_changed().map(|job| Changed::Job(Arc::new(job)));
+        let runners = self.runners.into_changed().map(|runner| Changed::Runner(Arc::new(runner)));
+        jobs.chain(runners).chain(pauses).collect()
+    }
+}

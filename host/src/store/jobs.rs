@@ -1,0 +1,282 @@
+//! The table of jobs.
+
+use std::collections::HashMap;
+
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    JobFilter, Page, StoreError,
+    bulk::Bulk,
+    row::{Columns, foreign, millis, optional_millis},
+};
+use crate::fleet::job::{Job, JobKey, JobStatus};
+
+macro_rules! columns {
+    () => {
+        "id, attempt, run_id, repo, installation_id, name, workflow, branch, html_url, labels, status, conclusion, \
+         project, pool, runner, reason, losses, received_at, queued_at, claimed_at, starting_at, running_at, completed_at, updated_at"
+    };
+}
+
+/// As the partial indexes have it, word for word: that is how SQLite recognises them.
+macro_rules! active {
+    () => {
+        "status IN ('waiting', 'unmatched', 'queued', 'claimed', 'starting', 'running')"
+    };
+}
+macro_rules! mishaps {
+    () => {
+        "status IN ('failed', 'cancelled')"
+    };
+}
+
+macro_rules! course {
+    () => {
+        "ON CONFLICT (id, attempt) DO UPDATE SET run_id = excluded.run_id, installation_id = excluded.installation_id, \
+         name = excluded.name, workflow = excluded.workflow, branch = excluded.branch, html_url = excluded.html_url, \
+         labels = excluded.labels, status = excluded.status, conclusion = excluded.conclusion, runner = excluded.runner, \
+         reason = excluded.reason, losses = excluded.losses, claimed_at = excluded.claimed_at, \
+         starting_at = excluded.starting_at, running_at = excluded.running_at, completed_at = excluded.completed_at, \
+         updated_at = excluded.updated_at"
+    };
+}
+
+const COLUMNS: &str = columns!();
+const INSERT: &str = concat!("INSERT INTO jobs (", columns!(), ", repo_key) VALUES");
+static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM jobs WHERE (id, attempt) IN (VALUES"), 2, ")");
+static SAVE: Bulk = Bulk::new(INSERT, 25, concat!(course!(), ", project = excluded.project, pool = excluded.pool"));
+/// Leaves out what is indexed and has not changed: SQLite rewrites an index for every column that is named.
+static SAVE_COURSE: Bulk = Bulk::new(INSERT, 25, course!());
+
+pub async fn load(connection: &mut SqliteConnection, keys: &[JobKey]) -> Result<HashMap<JobKey, Job>, sqlx::Error> {
+    let mut found = HashMap::with_capacity(keys.len());
+    for (text, keys) in LOAD.padded(keys) {
+        let mut query = sqlx::query(text);
+        for key in keys {
+            query = query.bind(key.id).bind(key.attempt);
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            let job = read(&row)?;
+            found.insert(job.key, job);
+        }
+    }
+    Ok(found)
+}
+
+/// Writes the rows as they are now; `reassigned` ones are new or have another project or pool than before.
+pub async fn save(connection: &mut SqliteConnection, jobs: &[&Job], reassigned: bool) -> Result<(), sqlx::Error> {
+    let bulk = if reassigned { &SAVE } else { &SAVE_COURSE };
+    for (text, jobs) in bulk.chunks(jobs) {
+        let mut query = sqlx::query(text);
+        for job in jobs {
+            let labels = serde_json::to_string(&job.labels).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+            query = query
+                .bind(job.key.id)
+                .bind(job.key.attempt)
+                .bind(job.run_id)
+                .bind(job.repo.as_str())
+                .bind(job.installation_id)
+                .bind(job.name.as_str())
+                .bind(job.workflow.as_deref())
+                .bind(job.branch.as_deref())
+                .bind(job.html_url.as_deref())
+                .bind(labels)
+                .bind(job.status.as_str())
+                .bind(job.conclusion.as_deref())
+                .bind(job.project.as_ref().map(|name| name.as_str()))
+                .bind(job.pool.as_ref().map(|name| name.as_str()))
+                .bind(job.runner.as_ref().map(|name| name.as_str()))
+                .bind(job.reason.as_deref())
+                .bind(i64::from(job.losses))
+                .bind(millis(job.received_at))
+                .bind(millis(job.queued_at))
+                .bind(optional_millis(job.claimed_at))
+                .bind(optional_millis(job.starting_at))
+                .bind(optional_millis(job.running_at))
+                .bind(optional_millis(job.completed_at))
+                .bind(millis(job.updated_at))
+                .bind(job.repo.key());
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Every job that is not over, oldest first.
+pub async fn active(connection: &mut SqliteConnection) -> Result<Vec<Job>, sqlx::Error> {
+    const TEXT: &str =
+        concat!("SELECT ", columns!(), " FROM jobs WHERE ", active!(), " ORDER BY queued_at, id, attempt");
+    sqlx::query(TEXT).fetch_all(connection).await?.iter().map(read).collect()
+}
+
+pub async fn latest_attempt(connection: &mut SqliteConnection, id: i64) -> Result<Option<Job>, sqlx::Error> {
+    const TEXT: &str = concat!("SELECT ", columns!(), " FROM jobs WHERE id = $1 ORDER BY attempt DESC LIMIT 1");
+    sqlx::query(TEXT).bind(id).fetch_optional(connection).await?.as_ref().map(read).transpose()
+}
+
+/// How many there are in each state. Only the active ones and the mishaps are looked at one by one.
+pub async fn counts(connection: &mut SqliteConnection) -> Result<Vec<(JobStatus, u64)>, sqlx::Error> {
+    const TEXT: &str = concat!(
+        "SELECT status, COUNT(*) FROM jobs WHERE ",
+        active!(),
+        " GROUP BY status \
+         UNION ALL SELECT status, COUNT(*) FROM jobs WHERE ",
+        mishaps!(),
+        " GROUP BY status \
+         UNION ALL SELECT 'all', COUNT(*) FROM jobs"
+    );
+    let rows: Vec<(String, i64)> = sqlx::query_as(TEXT).fetch_all(connection).await?;
+    let of = |name: &str| rows.iter().find(|(status, _)| status == name).map_or(0, |(_, count)| *count);
+    let others: i64 = rows.iter().filter(|(status, _)| status != "all").map(|(_, count)| count).sum();
+    Ok(JobStatus::ALL
+        .into_iter()
+        .map(|status| match status {
+            JobStatus::Completed => (status, (of("all") - others).max(0).unsigned_abs()),
+            JobStatus::Waiting
+            | JobStatus::Unmatched
+            | JobStatus::Queued
+            | JobStatus::Claimed
+            | JobStatus::Starting
+            | JobStatus::Failed
+            | JobStatus::Running
+            | JobStatus::Cancelled => (status, of(status.as_str()).unsigned_abs()),
+        })
+        .collect())
+}
+
+/// A page of the listing, newest first.
+pub async fn list(
+    connection: &mut SqliteConnection,
+    filter: &JobFilter,
+    cursor: Option<&str>,
+    limit: u32,
+) -> Result<Page<Job>, ListError> {
+    let mut query = QueryBuilder::<Sqlite>::new("");
+    let is_active = !filter.status.is_empty() && filter.status.iter().all(|status| !status.is_final());
+    let is_mishap = !filter.status.is_empty()
+        && filter.status.iter().all(|status| matches!(status, JobStatus::Failed | JobStatus::Cancelled));
+    // The few rows that are active come first, or else the planner may walk all of a project to find them.
+    let is_narrowed = filter.project.is_some() || filter.repo.is_some();
+    let few = (is_active && is_narrowed).then_some(concat!(
+        "WITH few AS MATERIALIZED (SELECT ",
+        columns!(),
+        ", repo_key FROM jobs WHERE ",
+        active!(),
+        ") "
+    ));
+    query.push(few.unwrap_or_default()).push("SELECT ").push(COLUMNS);
+    query.push(if few.is_some() { " FROM few WHERE 1 = 1" } else { " FROM jobs WHERE 1 = 1" });
+    if is_mishap {
+        query.push(concat!(" AND ", mishaps!()));
+    } else if is_active && !is_narrowed {
+        query.push(concat!(" AND ", active!()));
+    }
+    if !filter.status.is_empty() {
+        let mut list = query.push(" AND status IN (").separated(", ");
+        for status in &filter.status {
+            list.push_bind(status.as_str());
+        }
+        query.push(")");
+    }
+    if let Some(project) = &filter.project {
+        query.push(" AND project = ").push_bind(project.as_str());
+    }
+    if let Some(repo) = &filter.repo {
+        query.push(" AND repo_key = ").push_bind(repo.key());
+    }
+    if let Some(cursor) = cursor {
+        let (at, id, attempt) = parse_cursor(cursor).ok_or(ListError::Cursor)?;
+        query.push(" AND (queued_at, id, attempt) < (").push_bind(at).push(", ").push_bind(id).push(", ");
+        query.push_bind(attempt).push(")");
+    }
+    query.push(" ORDER BY queued_at DESC, id DESC, attempt DESC LIMIT ").push_bind(i64::from(limit) + 1);
+    let rows = query.build().fetch_all(connection).await?;
+    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(super::page(items, limit, |job| format!("{}.{}.{}", millis(job.queued_at), job.key.id, job.key.attempt)))
+}
+
+/// Jobs in one of the states that a new configuration can help, oldest first.
+pub async fn in_status(
+    connection: &mut SqliteConnection,
+    status: JobStatus,
+    limit: u32,
+) -> Result<Vec<Job>, sqlx::Error> {
+    const ACTIVE: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM jobs WHERE ",
+        active!(),
+        " AND status = $1 ORDER BY queued_at, id, attempt LIMIT $2"
+    );
+    const OVER: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM jobs WHERE ",
+        mishaps!(),
+        " AND status = $1 ORDER BY queued_at, id, attempt LIMIT $2"
+    );
+    let text = if status.is_final() { OVER } else { ACTIVE };
+    sqlx::query(text)
+        .bind(status.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
+}
+
+/// Why a listing failed.
+pub enum ListError {
+    Cursor,
+    Sql(sqlx::Error),
+}
+
+impl From<sqlx::Error> for ListError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl ListError {
+    pub fn explain(self, store: &super::Store) -> StoreError {
+        match self {
+            Self::Cursor => StoreError::Cursor,
+            Self::Sql(error) => store.read_error(&error),
+        }
+    }
+}
+
+fn parse_cursor(cursor: &str) -> Option<(i64, i64, i64)> {
+    let mut parts = cursor.splitn(3, '.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+fn read(row: &SqliteRow) -> Result<Job, sqlx::Error> {
+    let mut row = Columns::new(row);
+    Ok(Job {
+        key: JobKey { id: row.take()?, attempt: row.number("attempt")? },
+        run_id: row.take()?,
+        repo: row.parse("repo")?,
+        installation_id: row.take()?,
+        name: row.take()?,
+        workflow: row.take()?,
+        branch: row.take()?,
+        html_url: row.take()?,
+        labels: serde_json::from_str(row.take()?).map_err(|_| foreign("labels"))?,
+        status: row.parse("status")?,
+        conclusion: row.take()?,
+        project: row.parse_optional("project")?,
+        pool: row.parse_optional("pool")?,
+        runner: row.take::<Option<String>>()?.map(crate::fleet::runner::RunnerName::new),
+        reason: row.take()?,
+        losses: row.number("losses")?,
+        received_at: row.time("received_at")?,
+        queued_at: row.time("queued_at")?,
+        claimed_at: row.optional_time("claimed_at")?,
+        starting_at: row.optional_time("starting_at")?,
+        running_at: row.optional_time("running_at")?,
+        completed_at: row.optional_time("completed_at")?,
+        updated_at: row.time("updated_at")?,
+    })
+}

@@ -1,0 +1,176 @@
+//! The table of runners.
+
+use std::collections::HashMap;
+
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Page, RunnerFilter,
+    bulk::Bulk,
+    jobs::ListError,
+    row::{Columns, foreign, millis, optional_millis},
+};
+use crate::fleet::{
+    job::JobKey,
+    runner::{Runner, RunnerName, RunnerState, Target},
+};
+
+macro_rules! columns {
+    () => {
+        "name, state, project, pool, backend, digest, target, installation_id, github_runner_id, handle, job_id, \
+         job_attempt, created_at, state_at, deadline, registered_at, busy_at, error"
+    };
+}
+
+/// As the partial index has it, word for word.
+macro_rules! active {
+    () => {
+        "state IN ('planned', 'registering', 'creating', 'booting', 'idle', 'busy', 'stopping')"
+    };
+}
+
+static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM runners WHERE name IN (VALUES"), 1, ")");
+static SAVE: Bulk = Bulk::new(
+    concat!("INSERT INTO runners (", columns!(), ", repo_key) VALUES"),
+    19,
+    "ON CONFLICT (name) DO UPDATE SET state = excluded.state, digest = excluded.digest, \
+     github_runner_id = excluded.github_runner_id, handle = excluded.handle, job_id = excluded.job_id, \
+     job_attempt = excluded.job_attempt, state_at = excluded.state_at, deadline = excluded.deadline, \
+     registered_at = excluded.registered_at, busy_at = excluded.busy_at, error = excluded.error",
+);
+
+pub async fn load(
+    connection: &mut SqliteConnection,
+    names: &[RunnerName],
+) -> Result<HashMap<RunnerName, Runner>, sqlx::Error> {
+    let mut found = HashMap::with_capacity(names.len());
+    for (text, names) in LOAD.padded(names) {
+        let mut query = sqlx::query(text);
+        for name in names {
+            query = query.bind(name.as_str());
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            let runner = read(&row)?;
+            found.insert(runner.name.clone(), runner);
+        }
+    }
+    Ok(found)
+}
+
+pub async fn save(connection: &mut SqliteConnection, runners: &[&Runner]) -> Result<(), sqlx::Error> {
+    for (text, runners) in SAVE.chunks(runners) {
+        let mut query = sqlx::query(text);
+        for runner in runners {
+            let repo = match &runner.target {
+                Target::Repo(repo) => Some(repo.key()),
+                Target::Org(_) => None,
+            };
+            query = query
+                .bind(runner.name.as_str())
+                .bind(runner.state.as_str())
+                .bind(runner.project.as_str())
+                .bind(runner.pool.as_str())
+                .bind(runner.backend.as_str())
+                .bind(runner.digest.as_deref())
+                .bind(runner.target.to_string())
+                .bind(runner.installation_id)
+                .bind(runner.github_runner_id)
+                .bind(runner.handle.as_deref())
+                .bind(runner.job.map(|job| job.id))
+                .bind(runner.job.map(|job| job.attempt))
+                .bind(millis(runner.created_at))
+                .bind(millis(runner.state_at))
+                .bind(millis(runner.deadline))
+                .bind(optional_millis(runner.registered_at))
+                .bind(optional_millis(runner.busy_at))
+                .bind(runner.error.as_deref())
+                .bind(repo);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Every runner that is not over, oldest first.
+pub async fn active(connection: &mut SqliteConnection) -> Result<Vec<Runner>, sqlx::Error> {
+    const TEXT: &str = concat!("SELECT ", columns!(), " FROM runners WHERE ", active!(), " ORDER BY created_at, name");
+    sqlx::query(TEXT).fetch_all(connection).await?.iter().map(read).collect()
+}
+
+pub async fn counts(connection: &mut SqliteConnection) -> Result<Vec<(RunnerState, u64)>, sqlx::Error> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT state, COUNT(*) FROM runners GROUP BY state").fetch_all(connection).await?;
+    let of = |name: &str| rows.iter().find(|(state, _)| state == name).map_or(0, |(_, count)| count.unsigned_abs());
+    Ok(RunnerState::ALL.into_iter().map(|state| (state, of(state.as_str()))).collect())
+}
+
+/// A page of the listing, newest first.
+pub async fn list(
+    connection: &mut SqliteConnection,
+    filter: &RunnerFilter,
+    cursor: Option<&str>,
+    limit: u32,
+) -> Result<Page<Runner>, ListError> {
+    let mut query = QueryBuilder::<Sqlite>::new(concat!("SELECT ", columns!(), " FROM runners WHERE 1 = 1"));
+    if !filter.state.is_empty() {
+        if filter.state.iter().all(|state| !state.is_final()) {
+            query.push(concat!(" AND ", active!()));
+        }
+        let mut list = query.push(" AND state IN (").separated(", ");
+        for state in &filter.state {
+            list.push_bind(state.as_str());
+        }
+        query.push(")");
+    }
+    if let Some(project) = &filter.project {
+        query.push(" AND project = ").push_bind(project.as_str());
+    }
+    if let Some(repo) = &filter.repo {
+        // A runner of an organisation belongs to the repository whose job it has.
+        query.push(" AND (repo_key = ").push_bind(repo.key());
+        query.push(" OR EXISTS (SELECT 1 FROM jobs WHERE jobs.id = runners.job_id");
+        query.push(" AND jobs.attempt = runners.job_attempt AND jobs.repo_key = ").push_bind(repo.key()).push("))");
+    }
+    if let Some(cursor) = cursor {
+        let (at, name) = cursor.split_once('.').ok_or(ListError::Cursor)?;
+        let at: i64 = at.parse().map_err(|_| ListError::Cursor)?;
+        query.push(" AND (created_at, name) < (").push_bind(at).push(", ").push_bind(name).push(")");
+    }
+    query.push(" ORDER BY created_at DESC, name DESC LIMIT ").push_bind(i64::from(limit) + 1);
+    let rows = query.build().fetch_all(connection).await?;
+    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(super::page(items, limit, |runner| format!("{}.{}", millis(runner.created_at), runner.name)))
+}
+
+fn read(row: &SqliteRow) -> Result<Runner, sqlx::Error> {
+    let mut row = Columns::new(row);
+    Ok(Runner {
+        name: RunnerName::new(row.take::<String>()?),
+        state: row.parse("state")?,
+        project: row.parse("project")?,
+        pool: row.parse("pool")?,
+        backend: row.parse("backend")?,
+        digest: row.take()?,
+        target: row.parse("target")?,
+        installation_id: row.take()?,
+        github_runner_id: row.take()?,
+        handle: row.take()?,
+        job: job_key(&mut row)?,
+        created_at: row.time("created_at")?,
+        state_at: row.time("state_at")?,
+        deadline: row.time("deadline")?,
+        registered_at: row.optional_time("registered_at")?,
+        busy_at: row.optional_time("busy_at")?,
+        error: row.take()?,
+    })
+}
+
+/// The two columns of an optional job.
+pub fn job_key(row: &mut Columns<'_>) -> Result<Option<JobKey>, sqlx::Error> {
+    match (row.take::<Option<i64>>()?, row.take::<Option<i64>>()?) {
+        (Some(id), Some(attempt)) => {
+            Ok(Some(JobKey { id, attempt: attempt.try_into().map_err(|_| foreign("job_attempt"))? }))
+        }
+        (_, _) => Ok(None),
+    }
+}
