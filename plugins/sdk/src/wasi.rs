@@ -1,0 +1,188 @@
+//! The sandbox's side: requests over `wasi:http`, streams over `connect`, memory in `cache`.
+
+use std::{
+    io::{self, Read, Write},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Cache, Error,
+    bindings::{
+        pacer::backend::{cache, connect},
+        wasi::{
+            clocks::monotonic_clock,
+            http::{outgoing_handler, types},
+            io::{
+                poll,
+                streams::{InputStream, OutputStream, StreamError},
+            },
+        },
+    },
+    http::{Request, Response, Transport},
+};
+
+/// What `wasi:io` accepts in one blocking write.
+const WRITE_MAX: usize = 4096;
+/// What is asked for in one read.
+const READ_MAX: usize = 64 * 1024;
+
+pub(crate) struct Wasi;
+
+impl Cache for Wasi {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        cache::get(key)
+    }
+    fn set(&self, key: &str, value: &[u8]) {
+        cache::set(key, value);
+    }
+    fn delete(&self, key: &str) {
+        cache::delete(key);
+    }
+}
+
+/// The reading half of a stream. Given a deadline it fails with `TimedOut` there.
+pub struct Reader {
+    // Field order is drop order, and a stream must go before what it was taken from.
+    stream: InputStream,
+    until: Option<Instant>,
+    _owner: Option<Box<dyn std::any::Any>>,
+}
+
+impl Read for Reader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let ready = self.stream.subscribe();
+            match self.until {
+                None => ready.block(),
+                Some(until) => {
+                    let timer =
+                        monotonic_clock::subscribe_duration(nanos(until.saturating_duration_since(Instant::now())));
+                    let events = poll::poll(&[&ready, &timer]);
+                    if !events.contains(&0) {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+            }
+            drop(ready);
+            match self.stream.read(into.len().min(READ_MAX) as u64) {
+                // Ready and empty is allowed; only `Closed` is the end.
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => {
+                    into[..bytes.len()].copy_from_slice(&bytes);
+                    return Ok(bytes.len());
+                }
+                Err(StreamError::Closed) => return Ok(0),
+                Err(StreamError::LastOperationFailed(e)) => return Err(io::Error::other(e.to_debug_string())),
+            }
+        }
+    }
+}
+
+/// The writing half of a stream.
+pub struct Writer(OutputStream);
+
+impl Write for Writer {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        let part = &from[..from.len().min(WRITE_MAX)];
+        self.0.blocking_write_and_flush(part).map_err(|e| match e {
+            StreamError::Closed => io::ErrorKind::BrokenPipe.into(),
+            StreamError::LastOperationFailed(e) => io::Error::other(e.to_debug_string()),
+        })?;
+        Ok(part.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An open connection.
+pub struct Stream {
+    /// What the other side says.
+    pub reader: Reader,
+    /// What is said to it.
+    pub writer: Writer,
+    _connection: connect::Connection,
+}
+
+/// Connects to a granted endpoint.
+pub fn open(endpoint: &str) -> Result<Stream, Error> {
+    let connection = connect::open(endpoint)?;
+    let reader = Reader { stream: connection.input(), until: None, _owner: None };
+    Ok(Stream { reader, writer: Writer(connection.output()), _connection: connection })
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Transport for Wasi {
+    fn send(&self, request: &Request, timeout: Duration) -> Result<Response, Error> {
+        let until = Instant::now() + timeout;
+        let what = request.to_string();
+        let refused = |part: &str| Error::internal(format!("`{what}`: the sandbox refused the request's {part}"));
+        let fields: Vec<_> = request.headers.iter().map(|(k, v)| (k.clone(), v.clone().into_bytes())).collect();
+        let headers = types::Fields::from_list(&fields).map_err(|_| refused("headers"))?;
+        let outgoing = types::OutgoingRequest::new(headers);
+        let method = match request.method {
+            "GET" => types::Method::Get,
+            "POST" => types::Method::Post,
+            "PUT" => types::Method::Put,
+            "DELETE" => types::Method::Delete,
+            other => types::Method::Other(other.to_owned()),
+        };
+        outgoing.set_method(&method).map_err(|()| refused("method"))?;
+        outgoing.set_scheme(Some(&types::Scheme::Http)).map_err(|()| refused("scheme"))?;
+        outgoing.set_authority(Some(&request.endpoint)).map_err(|()| refused("endpoint name"))?;
+        outgoing.set_path_with_query(Some(&request.path)).map_err(|()| refused("path"))?;
+        let body = outgoing.body().map_err(|()| refused("body"))?;
+
+        let options = types::RequestOptions::new();
+        let limit = Some(nanos(timeout));
+        // A host that cannot keep one of them says so here; the deadline below holds in any case.
+        let _ = options.set_connect_timeout(limit);
+        let _ = options.set_first_byte_timeout(limit);
+        let _ = options.set_between_bytes_timeout(limit);
+        let pending = outgoing_handler::handle(outgoing, Some(options)).map_err(|code| failure(&what, &code))?;
+        if !request.body.is_empty() {
+            let mut writer = Writer(body.write().map_err(|()| refused("body"))?);
+            writer.write_all(&request.body).map_err(|e| Error::unavailable(format!("`{what}`: sending: {e}")))?;
+        }
+        types::OutgoingBody::finish(body, None).map_err(|code| failure(&what, &code))?;
+
+        let ready = pending.subscribe();
+        let timer = monotonic_clock::subscribe_duration(nanos(until.saturating_duration_since(Instant::now())));
+        if !poll::poll(&[&ready, &timer]).contains(&0) {
+            return Err(Error::unavailable(format!("`{what}`: no answer in {} ms", timeout.as_millis())));
+        }
+        drop(ready);
+        let incoming = match pending.get() {
+            Some(Ok(Ok(incoming))) => incoming,
+            Some(Ok(Err(code))) => return Err(failure(&what, &code)),
+            Some(Err(())) | None => return Err(refused("answer")),
+        };
+        let headers = incoming.headers().entries();
+        let headers = headers.into_iter().map(|(k, v)| (k, String::from_utf8_lossy(&v).into_owned())).collect();
+        let status = incoming.status();
+        let body = incoming.consume().map_err(|()| refused("answer"))?;
+        let stream = body.stream().map_err(|()| refused("answer"))?;
+        let owner: Box<dyn std::any::Any> = Box::new((body, incoming));
+        let reader = Reader { stream, until: Some(until), _owner: Some(owner) };
+        Ok(Response::new(what, status, headers, Box::new(reader)))
+    }
+}
+
+/// The sandbox's codes as kinds: a refused grant is the operator's to fix, all else may pass.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum of forty codes; the rest mean the endpoint failed")]
+fn failure(what: &str, code: &types::ErrorCode) -> Error {
+    let message = format!("`{what}`: {code:?}");
+    match code {
+        types::ErrorCode::HttpRequestDenied => Error::unauthorized(message),
+        types::ErrorCode::HttpRequestUriInvalid | types::ErrorCode::HttpRequestMethodInvalid => {
+            Error::internal(message)
+        }
+        _ => Error::unavailable(message),
+    }
+}
