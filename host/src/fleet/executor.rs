@@ -602,6 +602,7 @@ impl Failure {
     fn trace(&self) -> Trace {
         match self {
             Self::GitHub(_) => Trace::None,
+            Self::Backend(error) if !error.asked => Trace::None,
             Self::Backend(error) => match error.kind {
                 ErrorKind::Unavailable | ErrorKind::Interrupted | ErrorKind::Internal | ErrorKind::Other => {
                     Trace::Perhaps

@@ -137,7 +137,7 @@ impl Lane {
     }
 
     fn error(&self, kind: ErrorKind, message: impl std::fmt::Display) -> BackendError {
-        BackendError { kind, message: format!("backend `{}`: {message}", self.name), retry_after: None }
+        BackendError { kind, message: format!("backend `{}`: {message}", self.name), retry_after: None, asked: true }
     }
 
     /// Calls the component. `work` is given the instance and its store; its outer error is a fault of the component.
@@ -184,9 +184,11 @@ impl Lane {
                 format!("it is not called for {} s because it keeps breaking: {trouble}", wait.as_secs().max(1)),
             );
             error.retry_after = Some(wait);
+            error.asked = false;
             return Err(error);
         }
-        let _permits = self.permits(shared, deadline).await?;
+        let permits = self.permits(shared, deadline).await;
+        let _permits = permits.map_err(|error| BackendError { asked: false, ..error })?;
         let number = shared.calls.fetch_add(1, Ordering::Relaxed);
         let info = CallInfo {
             operation_id: format!("{:x}-{number}", std::process::id()),

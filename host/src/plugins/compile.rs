@@ -118,7 +118,7 @@ async fn in_child(
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said: String = said.trim().chars().take(COMPLAINT).collect();
+    let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(COMPLAINT).collect();
     Err(refused(format!("the compiler ended with {}: {said}", output.status)))
 }
 

@@ -69,6 +69,7 @@ pub(super) fn error(backend: &str, error: wire::Error, redact: impl Fn(&str) -> 
         kind: error.kind.into(),
         message: format!("backend `{backend}`: {}", shown_up_to(&message, MESSAGE)),
         retry_after: error.retry_after_ms.map(Duration::from_millis),
+        asked: true,
     }
 }
 

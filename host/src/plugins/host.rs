@@ -189,6 +189,7 @@ impl Host {
             kind: ErrorKind::InvalidConfig,
             message: format!("backend `{name}` is not in the configuration any more"),
             retry_after: None,
+            asked: false,
         })
     }
 
@@ -285,6 +286,7 @@ impl Slot {
             kind,
             message: format!("backend `{}`: {message}", self.config.name),
             retry_after: None,
+            asked: false,
         };
         match tokio::time::timeout(deadline, settled).await {
             Ok(Ok(component)) => match &*component {
@@ -476,6 +478,7 @@ impl Backends for Host {
                 kind: ErrorKind::Internal,
                 message: format!("backend `{backend}`: its listing does not come to an end"),
                 retry_after: None,
+                asked: false,
             })
         }
         .boxed()

@@ -127,7 +127,8 @@ impl Faults {
             }
             Some(Fault::LostAnswer) => {
                 let (parts, _) = next.run(request).await.into_parts();
-                let cut = futures::stream::iter([Ok(bytes::Bytes::from_static(b"{")), Err(std::io::Error::other("cut off"))]);
+                let cut =
+                    futures::stream::iter([Ok(bytes::Bytes::from_static(b"{")), Err(std::io::Error::other("cut off"))]);
                 Response::from_parts(parts, Body::from_stream(cut))
             }
             Some(Fault::Garbage) => {

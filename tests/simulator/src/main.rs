@@ -181,8 +181,7 @@ async fn wait_for_server(webhook: &str) -> anyhow::Result<()> {
 }
 
 async fn queue(simulator: &Simulator, options: &Serve) {
-    let sets: Vec<Vec<&str>> =
-        options.labels.split(';').map(|set| set.split(',').map(str::trim).collect()).collect();
+    let sets: Vec<Vec<&str>> = options.labels.split(';').map(|set| set.split(',').map(str::trim).collect()).collect();
     let pause = Duration::from_secs_f64(1.0 / options.rate.max(0.001));
     let ends = options.queue_for.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut tick = tokio::time::interval(pause);

@@ -74,7 +74,11 @@ struct Create {
     boot_ms: Option<u64>,
 }
 
-async fn create(State(cloud): State<Cloud>, Path(name): Path<String>, Json(request): Json<Create>) -> Result<Response, Refusal> {
+async fn create(
+    State(cloud): State<Cloud>,
+    Path(name): Path<String>,
+    Json(request): Json<Create>,
+) -> Result<Response, Refusal> {
     let stop = CancellationToken::new();
     let machine = {
         let state = &mut *cloud.state();
@@ -86,7 +90,11 @@ async fn create(State(cloud): State<Cloud>, Path(name): Path<String>, Json(reque
             return Ok(Json(existing.clone()).into_response());
         }
         if state.conditions.capacity.is_some_and(|capacity| state.machines.len() >= capacity) {
-            return Err(Refusal(StatusCode::INSUFFICIENT_STORAGE, "capacity", "there is no room for another machine".to_owned()));
+            return Err(Refusal(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "capacity",
+                "there is no room for another machine".to_owned(),
+            ));
         }
         state.next_id += 1;
         let id = format!("m-{:08}", state.next_id);
@@ -184,7 +192,11 @@ struct Lease {
     lease_until_ms: u64,
 }
 
-async fn lease(State(cloud): State<Cloud>, Path(id): Path<String>, Json(lease): Json<Lease>) -> Result<Json<Machine>, Refusal> {
+async fn lease(
+    State(cloud): State<Cloud>,
+    Path(id): Path<String>,
+    Json(lease): Json<Lease>,
+) -> Result<Json<Machine>, Refusal> {
     let mut state = cloud.state();
     let machine = state.machines.get_mut(&id).ok_or_else(|| not_found(&id))?;
     machine.lease_until_ms = lease.lease_until_ms;

@@ -212,7 +212,13 @@ impl Cloud {
             let (conditions, dice) = (state.conditions.clone(), &mut state.dice);
             let boot = boot.unwrap_or_else(|| dice.within(&millis(conditions.boot_ms)));
             let mut fate = |share| dice.chance(share);
-            (boot, fate(conditions.stuck), fate(conditions.dead_before), fate(conditions.dead_idle), fate(conditions.dead_busy))
+            (
+                boot,
+                fate(conditions.stuck),
+                fate(conditions.dead_before),
+                fate(conditions.dead_idle),
+                fate(conditions.dead_busy),
+            )
         };
         tokio::time::sleep(boot).await;
         self.settle(id, MachineState::Running, None);

@@ -60,7 +60,10 @@ impl AppKey {
             return Err("'Issuer' claim ('iss') must be the id of the App".to_owned());
         }
         if claims.iat > at + SKEW {
-            return Err("'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued".to_owned());
+            return Err(
+                "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"
+                    .to_owned(),
+            );
         }
         if claims.exp <= at {
             return Err("'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires".to_owned());

@@ -172,9 +172,7 @@ impl GitHub {
 
     /// The REST API, and the paths of runners and of the play.
     pub fn router(&self) -> Router {
-        rest::router(self.clone())
-            .merge(runner::router(self.clone()))
-            .merge(control::router(self.clone()))
+        rest::router(self.clone()).merge(runner::router(self.clone())).merge(control::router(self.clone()))
     }
 
     /// Starts what goes on by itself: webhooks.
@@ -246,7 +244,12 @@ impl GitHub {
         let state = self.inner.state();
         let runners = state.runners.values();
         runners
-            .map(|runner| RunnerView { id: runner.id, name: runner.name.clone(), online: runner.online, job: runner.job })
+            .map(|runner| RunnerView {
+                id: runner.id,
+                name: runner.name.clone(),
+                online: runner.online,
+                job: runner.job,
+            })
             .collect()
     }
 

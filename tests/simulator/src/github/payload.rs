@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use super::state::{Job, Told};
 
-const STEPS: [&str; 6] =
-    ["Set up job", "Checkout", "Install dependencies", "Build", "Test", "Complete job"];
+const STEPS: [&str; 6] = ["Set up job", "Checkout", "Install dependencies", "Build", "Test", "Complete job"];
 
 /// The job as both the webhook and the API have it.
 pub fn job(job: &Job, api: &str) -> Value {
@@ -57,10 +56,40 @@ pub fn job(job: &Job, api: &str) -> Value {
 
 /// Links of a repository, which make up most of a payload.
 const LINKS: [&str; 34] = [
-    "forks", "keys", "collaborators", "teams", "hooks", "issue_events", "events", "assignees", "branches", "tags",
-    "blobs", "git_tags", "git_refs", "trees", "statuses", "languages", "stargazers", "contributors", "subscribers",
-    "subscription", "commits", "git_commits", "comments", "issue_comment", "contents", "compare", "merges", "archive",
-    "downloads", "issues", "pulls", "milestones", "notifications", "releases",
+    "forks",
+    "keys",
+    "collaborators",
+    "teams",
+    "hooks",
+    "issue_events",
+    "events",
+    "assignees",
+    "branches",
+    "tags",
+    "blobs",
+    "git_tags",
+    "git_refs",
+    "trees",
+    "statuses",
+    "languages",
+    "stargazers",
+    "contributors",
+    "subscribers",
+    "subscription",
+    "commits",
+    "git_commits",
+    "comments",
+    "issue_comment",
+    "contents",
+    "compare",
+    "merges",
+    "archive",
+    "downloads",
+    "issues",
+    "pulls",
+    "milestones",
+    "notifications",
+    "releases",
 ];
 
 fn user(login: &str, id: u64, kind: &str) -> Value {
@@ -69,7 +98,17 @@ fn user(login: &str, id: u64, kind: &str) -> Value {
         "avatar_url": format!("https://avatars.githubusercontent.com/u/{id}?v=4"), "gravatar_id": "",
         "html_url": format!("https://github.com/{login}"), "type": kind, "site_admin": false, "user_view_type": "public",
     });
-    for link in ["followers", "following", "gists", "starred", "subscriptions", "organizations", "repos", "events", "received_events"] {
+    for link in [
+        "followers",
+        "following",
+        "gists",
+        "starred",
+        "subscriptions",
+        "organizations",
+        "repos",
+        "events",
+        "received_events",
+    ] {
         user[format!("{link}_url")] = format!("https://api.github.com/users/{login}/{link}").into();
     }
     user["url"] = format!("https://api.github.com/users/{login}").into();
@@ -102,7 +141,10 @@ pub fn repository(full_name: &str, api: &str, organization: bool) -> Value {
 
 /// Stable ids made of names: what matters is that they differ.
 pub fn owner_id(name: &str) -> u64 {
-    let hash = name.to_lowercase().bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = name
+        .to_lowercase()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     hash % 900_000_000 + 1_000
 }
 

@@ -123,7 +123,11 @@ impl GitHub {
 
     fn owners(&self) -> BTreeMap<u64, String> {
         let settings = self.settings();
-        let owners = settings.repos.iter().filter_map(|repo| repo.split('/').next()).chain(settings.orgs.iter().map(String::as_str));
+        let owners = settings
+            .repos
+            .iter()
+            .filter_map(|repo| repo.split('/').next())
+            .chain(settings.orgs.iter().map(String::as_str));
         owners.map(|owner| (payload::owner_id(owner), owner.to_owned())).collect()
     }
 }
@@ -260,9 +264,8 @@ async fn org_jit(State(github): State<GitHub>, Path(org): Path<String>, headers:
 }
 
 fn jit(github: &GitHub, scope: Scope, body: &[u8]) -> Answer {
-    let request: Jit = serde_json::from_slice(body).map_err(|error| {
-        refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("Invalid request.\n\n{error}"))
-    })?;
+    let request: Jit = serde_json::from_slice(body)
+        .map_err(|error| refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("Invalid request.\n\n{error}")))?;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if request.name.is_empty() || request.name.len() > LONGEST_NAME || !request.name.chars().all(fits) {
         return Err(invalid("name", "must be 1 to 64 letters, digits, dots, underscores or dashes"));
@@ -525,7 +528,10 @@ async fn deliveries(State(github): State<GitHub>, Query(paging): Query<Paging>, 
     if part.len() > per_page {
         part.truncate(per_page);
         if let Some(last) = part.last() {
-            let link = format!("<https://api.github.com/app/hook/deliveries?per_page={per_page}&cursor={}>; rel=\"next\"", last.id);
+            let link = format!(
+                "<https://api.github.com/app/hook/deliveries?per_page={per_page}&cursor={}>; rel=\"next\"",
+                last.id
+            );
             links.extend(link.parse().ok().map(|link| (header::LINK, link)));
         }
     }
@@ -559,7 +565,8 @@ async fn rate_limit(State(github): State<GitHub>, headers: HeaderMap) -> Answer 
     if !known {
         return Err(refuse(StatusCode::UNAUTHORIZED, "Bad credentials"));
     }
-    let limit = |limit: u32| json!({ "limit": limit, "used": 0, "remaining": limit, "reset": state::now().as_second() + 3600 });
+    let limit =
+        |limit: u32| json!({ "limit": limit, "used": 0, "remaining": limit, "reset": state::now().as_second() + 3600 });
     let body = json!({
         "resources": { "core": limit(5000), "search": limit(30), "actions_runner_registration": limit(10_000) },
         "rate": limit(5000),

@@ -233,9 +233,7 @@ async fn job(State(outside): State<Outside>, Path(token): Path<String>) -> Respo
     let mut session = session.lock().await;
     let Some(session) = session.as_mut() else { return StatusCode::GONE.into_response() };
     match tokio::time::timeout(LONG_POLL, session.job()).await {
-        Ok(Some(job)) => {
-            format!("{} {} {}\n", job.id, job.duration.as_secs_f64(), job.conclusion).into_response()
-        }
+        Ok(Some(job)) => format!("{} {} {}\n", job.id, job.duration.as_secs_f64(), job.conclusion).into_response(),
         Ok(None) => StatusCode::GONE.into_response(),
         Err(_) => StatusCode::NO_CONTENT.into_response(),
     }

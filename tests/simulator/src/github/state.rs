@@ -172,8 +172,11 @@ impl State {
         let owner = repo.split('/').next().unwrap_or_default().to_owned();
         for scope in [Scope::Repo(repo), Scope::Org(owner)] {
             let Some(sets) = self.idle.get(&scope) else { continue };
-            let mut fitting: Vec<Labels> =
-                sets.iter().filter(|(has, idle)| !idle.is_empty() && job.wanted.is_subset(has)).map(|(has, _)| has.clone()).collect();
+            let mut fitting: Vec<Labels> = sets
+                .iter()
+                .filter(|(has, idle)| !idle.is_empty() && job.wanted.is_subset(has))
+                .map(|(has, _)| has.clone())
+                .collect();
             if fitting.is_empty() {
                 continue;
             }
