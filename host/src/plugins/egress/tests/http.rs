@@ -21,7 +21,7 @@ fn answer(text: &'static str) -> Answer {
 /// In pieces, so that nobody knows the size before the end.
 fn pieces(size: usize) -> Answer {
     let frames = (0..size / 100).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 100]))));
-    Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames))))
+    Response::new(http_body_util::BodyExt::boxed(StreamBody::new(stream::iter(frames))))
 }
 
 #[tokio::test]
