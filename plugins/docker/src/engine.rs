@@ -70,9 +70,10 @@ impl Engine<'_, '_> {
         let api = known.map_or_else(|| self.negotiate(), Ok)?;
         let response = self.send(verb, &format!("{api}{path}"), body, limit)?;
         if response.status == 400 && remembered {
-            let now = self.negotiate()?;
-            if now != api {
-                return self.send(verb, &format!("{now}{path}"), body, limit);
+            // Where the question fails, the refusal is the better answer.
+            match self.negotiate() {
+                Ok(now) if now != api => return self.send(verb, &format!("{now}{path}"), body, limit),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(response)

@@ -31,6 +31,8 @@ const LOG_LINES: u32 = 10_000;
 /// How long a name may be held by a container that cannot be inspected yet. The engine reserves the name first and
 /// makes the container's layers next, which takes a busy disk seconds.
 const NAME_HELD: Duration = Duration::from_secs(10);
+/// Bytes of the bootstrap that are enough to know it by.
+const SECRET_START: usize = 16;
 /// Between two looks at such a name.
 const NAME_POLL: Duration = Duration::from_millis(50);
 
@@ -73,9 +75,11 @@ impl Backend for Docker {
         };
         let body = request.pool.body(jit, labels(&request))?;
         create(&Engine(call), &request, &body).map_err(|mut error| {
-            // An engine may quote what it was sent.
-            if !jit.is_empty() && error.message.contains(jit.as_str()) {
-                error.message = error.message.replace(jit.as_str(), "[secret]");
+            // An engine may quote what it was sent. A long message was cut already, so the secret's start tells.
+            let start = &jit[..jit.floor_char_boundary(SECRET_START)];
+            if let Some(at) = error.message.find(start).filter(|_| !start.is_empty()) {
+                error.message.truncate(at);
+                error.message.push_str("[secret]");
             }
             error
         })

@@ -299,6 +299,7 @@ fn a_missing_image_is_an_error_that_says_so() {
     }
     let wrong = fixture.create("a", json!({ "image": "Not_A:Name:At:All", "pull": "missing" })).unwrap_err();
     assert_eq!(wrong.kind, ErrorKind::InvalidConfig, "{}", wrong.message);
+    assert!(fixture.with(|call| Api(call).has_image(IMAGE)).unwrap());
     let present = fixture.create("b", json!({ "pull": "missing", "command": ["true"] })).unwrap();
     assert!(matches!(fixture.ended(&present.handle).state, InstanceState::Stopped));
     assert_eq!(fixture.list().len(), 1, "what failed left nothing");
