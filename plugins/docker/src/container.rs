@@ -13,6 +13,9 @@ pub const RUNNER: &str = "pacer.runner";
 pub const LEASE: &str = "pacer.lease-until";
 /// Not to be swept.
 pub const HOLD: &str = "pacer.hold";
+/// The pool's own grace in seconds. Podman says 0 of a container that was made without one, so the engine's word for it
+/// cannot be used.
+pub const STOP: &str = "pacer.stop-timeout";
 /// In front of every label of pacer's.
 pub const PREFIX: &str = "pacer.";
 /// Characters kept of the engine's reason.
@@ -31,6 +34,8 @@ pub struct Seen {
     config: Config,
     state: State,
     #[serde(default)]
+    host_config: HostConfig,
+    #[serde(default)]
     network_settings: Option<Networking>,
 }
 
@@ -38,7 +43,6 @@ pub struct Seen {
 #[serde(rename_all = "PascalCase")]
 struct Config {
     labels: Option<Labels>,
-    stop_timeout: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +55,13 @@ struct State {
     oom_killed: bool,
     #[serde(default)]
     error: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    runtime: String,
 }
 
 #[derive(Deserialize)]
@@ -79,9 +90,18 @@ pub struct Listed {
 }
 
 impl Seen {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.config.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
     /// Whose it is.
     pub fn owner(&self) -> &str {
-        self.config.labels.as_ref().and_then(|labels| labels.get(OWNER)).map_or("", String::as_str)
+        self.label(OWNER).unwrap_or_default()
+    }
+
+    /// The runtime that the engine starts it with.
+    pub fn runtime(&self) -> &str {
+        &self.host_config.runtime
     }
 
     /// Whether it was made and never started.
@@ -101,7 +121,7 @@ impl Seen {
 
     /// The pool's own grace, in seconds.
     pub fn stop_timeout(&self) -> Option<u64> {
-        self.config.stop_timeout
+        self.label(STOP)?.parse().ok()
     }
 
     pub fn into_instance(self) -> Instance {
@@ -137,6 +157,7 @@ impl Listed {
 /// The parts that the labels tell. Labels cannot change, so the way to hold a container that exists is to pause it.
 fn instance(id: String, labels: Option<Labels>, status: &str) -> Instance {
     let mut labels = labels.unwrap_or_default();
+    labels.remove(STOP);
     let hold = labels.remove(HOLD).is_some_and(|value| value != "false") || status == "paused";
     Instance {
         handle: id,

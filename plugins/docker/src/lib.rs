@@ -17,7 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
-use container::{LEASE, OWNER, PREFIX, RUNNER, Seen};
+use container::{LEASE, OWNER, PREFIX, RUNNER, STOP, Seen};
 use engine::{ENDPOINT, Engine, PAGE, fail};
 use pacer_backend::{
     Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, Finding, Instance, Page,
@@ -127,6 +127,9 @@ fn labels(request: &RunnerRequest<Pool>) -> settings::Map {
     labels.insert(OWNER.into(), request.owner.clone());
     labels.insert(RUNNER.into(), request.name.clone());
     labels.insert(LEASE.into(), request.lease_until_ms.to_string());
+    if let Some(seconds) = request.pool.stop_timeout {
+        labels.insert(STOP.into(), seconds.to_string());
+    }
     labels
 }
 
@@ -145,9 +148,7 @@ fn create(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, body: &Value) 
     let made: Value = response.json()?;
     let id =
         made["Id"].as_str().ok_or_else(|| Error::unavailable("the engine made a container and did not name it"))?;
-    let started = engine.act(id, "start")?;
-    if started.status != 304 && !started.is_success() {
-        let error = fail(started);
+    if let Err(error) = start(engine, id, pool) {
         // If this fails too, the sweep finds it by its labels; why it did not start is the answer to give.
         let _ = engine.remove(id);
         return Err(error);
@@ -203,17 +204,33 @@ fn adopt(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, refused: Respon
             "the engine has a container `{name}` of somebody else; remove it with `docker rm -f {name}`"
         )));
     }
-    if !held.is_new() {
-        return Ok(held.into_instance());
+    if held.is_new() {
+        start(engine, &held.id, &request.pool)?;
+        return engine.inspect(&held.id)?.map(Seen::into_instance).ok_or_else(|| vanished(name));
     }
-    let started = engine.act(&held.id, "start")?;
-    if started.status == 404 && engine.inspect(&held.id)?.is_none() {
-        return Err(vanished(name));
+    Ok(held.into_instance())
+}
+
+/// Starts it, unless the engine left out the isolation that was asked for.
+fn start(engine: &Engine<'_, '_>, id: &str, pool: &Pool) -> Result<(), Error> {
+    if let Some(runtime) = &pool.runtime {
+        // Podman's compatible API takes the field and ignores it.
+        let seen = engine.inspect(id)?.ok_or_else(|| vanished(id))?;
+        if seen.runtime() != runtime {
+            return Err(Error::invalid_config(format!(
+                "the engine ignores `runtime: {runtime}` and would use `{}`; configure the runtime in the engine itself",
+                seen.runtime()
+            )));
+        }
     }
-    if started.status != 304 && !started.is_success() {
-        return Err(fail(started));
+    let started = engine.act(id, "start")?;
+    if started.status == 304 || started.is_success() {
+        return Ok(());
     }
-    engine.inspect(&held.id)?.map(Seen::into_instance).ok_or_else(|| vanished(name))
+    if started.status == 404 && engine.inspect(id)?.is_none() {
+        return Err(vanished(id));
+    }
+    Err(fail(started))
 }
 
 fn vanished(name: &str) -> Error {

@@ -171,6 +171,7 @@ mod creating {
                 status,
                 body,
             );
+            let script = if status == 400 { script.on("GET /version", 500, "") } else { script };
             let error = create(&script, &json!({ "image": "a:1" })).unwrap_err();
             assert_eq!(error.kind, kind, "{status} {body}");
             assert!(error.message.contains("pulling `a:1`"), "{}", error.message);
@@ -200,6 +201,19 @@ mod creating {
         let error = create(&script, &json!({ "image": "a" })).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert!(error.message.contains("no cgroup"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_runtime_that_the_engine_ignores_is_never_started() {
+        let body =
+            json!({ "Id": "1f", "Config": {}, "State": { "Status": "created" }, "HostConfig": { "Runtime": "oci" } });
+        let script = Script::default()
+            .on(CREATE, 201, r#"{"Id":"1f"}"#)
+            .on("GET /v1.41/containers/1f/json", 200, body.to_string())
+            .on("DELETE /v1.41/containers/1f?force=1", 204, "");
+        let error = create(&script, &json!({ "image": "a", "runtime": "runsc" })).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidConfig);
+        assert!(error.message.contains("`runtime: runsc`"), "{}", error.message);
     }
 
     #[test]
@@ -295,6 +309,24 @@ mod destroying {
     }
 
     #[test]
+    fn the_pools_own_grace_counts_when_it_is_shorter() {
+        let check = |own: &str, seconds: u64| {
+            let labels = json!({ "pacer.stop-timeout": own });
+            // Podman says 0 of every container that was made without one.
+            let config = json!({ "Labels": labels, "StopTimeout": 0 });
+            let body = json!({ "Id": "1f", "Config": config, "State": { "Status": "running" } }).to_string();
+            let stop = format!("POST /v1.41/containers/1f/stop?t={seconds}");
+            let script =
+                Script::default().on("GET /v1.41/containers/1f/json", 200, body).on(&stop, 204, "").on(REMOVE, 204, "");
+            assert_eq!(destroy(&script, MINUTE, 30_000).unwrap(), Destruction::Gone);
+        };
+        check("0", 0);
+        check("7", 7);
+        check("40", 30);
+        check("nonsense", 30);
+    }
+
+    #[test]
     fn what_is_not_running_is_removed_at_once() {
         for status in ["exited", "created", "dead", "removing"] {
             assert_eq!(destroy(&seen(status).on(REMOVE, 204, ""), MINUTE, 1000).unwrap(), Destruction::Gone);
@@ -365,7 +397,7 @@ mod looking {
     fn addresses_and_tags_come_along() {
         let found = get(&json!({
             "Id": "1f", "State": { "Status": "running" },
-            "Config": { "Labels": { "pacer.target": "octocat/a", "pacer.hold": "false", "other": "x" }, "StopTimeout": null },
+            "Config": { "Labels": { "pacer.target": "octocat/a", "pacer.hold": "false", "pacer.stop-timeout": "3", "other": "x" } },
             "NetworkSettings": { "Networks": { "none": { "IPAddress": "" }, "one": { "IPAddress": "10.0.0.2" } } },
         }).to_string());
         let found = found.unwrap().unwrap();
