@@ -1,0 +1,507 @@
+//! Against a real engine: a private one that `tests/engines/dockerd.sh` starts, or the one whose socket is in
+//! `PACER_TEST_DOCKER` (Podman's too). Without either these tests say so and pass, unless `CI=true`.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pacer_backend::{
+    Backend, Destruction, Error, ErrorKind, Instance, InstanceState,
+    http::{Request, Transport, encode},
+    testing::{Memory, Socket},
+};
+use serde_json::{Value, json};
+
+use super::{SECRET, call, request};
+use crate::{Docker, engine::Engine as Api};
+
+/// The image of these tests: a busybox and nothing else.
+const IMAGE: &str = "localhost/pacer-test:1";
+/// No single thing takes a healthy engine longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An engine for as long as some test holds it.
+struct Engine {
+    socket: PathBuf,
+    /// Where the private one lives; none for a foreign one.
+    dir: Option<String>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.dir {
+            let _ = Command::new(script("dockerd.sh")).args(["stop", dir]).status();
+        }
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/engines").join(name)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is told by its environment what it may use")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|e| e.to_string())?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+}
+
+/// The engine that the tests of this process share; it ends with the last of them.
+fn engine() -> Option<Arc<Engine>> {
+    static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(engine) = shared.upgrade() {
+        return Some(engine);
+    }
+    let (started, dir) = match variable("PACER_TEST_DOCKER") {
+        Some(socket) => (Ok(socket), None),
+        None => {
+            let dir = format!("/tmp/pacer-docker-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            (run(Command::new(script("dockerd.sh")).args(["start", &dir])), Some(dir))
+        }
+    };
+    let built = started.and_then(|socket| {
+        let engine = Engine { socket: socket.into(), dir };
+        run(Command::new(script("image.sh")).arg(&engine.socket).arg(IMAGE)).map(|_| engine)
+    });
+    match built {
+        Ok(engine) => {
+            let engine = Arc::new(engine);
+            *shared = Arc::downgrade(&engine);
+            Some(engine)
+        }
+        Err(why) => {
+            assert!(variable("CI").as_deref() != Some("true"), "no container engine, and CI needs one: {why}");
+            // Past the capture of the test's output: what did not run must be seen.
+            let _ = writeln!(std::io::stderr(), "NOT RUN: {}: no container engine: {why}", thread());
+            None
+        }
+    }
+}
+
+fn thread() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
+}
+
+/// One test's view of the engine: an owner of its own, and all its containers removed in the end.
+struct Fixture {
+    engine: Arc<Engine>,
+    memory: Memory,
+    owner: String,
+}
+
+impl Fixture {
+    fn new(owner: &str) -> Option<Self> {
+        Some(Self { engine: engine()?, memory: Memory::default(), owner: format!("{owner}-{}", std::process::id()) })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&crate::C<'_>) -> T) -> T {
+        self.within(PATIENCE, act)
+    }
+
+    fn within<T>(&self, deadline: Duration, act: impl FnOnce(&crate::C<'_>) -> T) -> T {
+        let socket = Socket(self.engine.socket.clone());
+        act(&call(&socket, &self.memory, deadline))
+    }
+
+    /// A container's name, unique among the tests that share an engine.
+    fn name(&self, name: &str) -> String {
+        format!("pacer-{}-{name}", self.owner)
+    }
+
+    fn create(&self, name: &str, more: Value) -> Result<Instance, Error> {
+        let mut pool = json!({ "image": IMAGE, "network": "none", "pull": "never" });
+        pool.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        self.with(|call| Docker::create(call, request(&self.name(name), &self.owner, &pool)))
+    }
+
+    fn shell(&self, name: &str, text: &str) -> Instance {
+        self.create(name, json!({ "command": ["sh", "-c", text] })).expect("it is created")
+    }
+
+    fn get(&self, handle: &str) -> Option<Instance> {
+        self.with(|call| Docker::get(call, handle)).expect("the engine answers")
+    }
+
+    fn log(&self, handle: &str, max: u32) -> String {
+        self.with(|call| Docker::console_log(call, handle, max)).expect("the engine answers")
+    }
+
+    fn list(&self) -> Vec<Instance> {
+        let page = self.with(|call| Docker::list(call, &self.owner, None)).expect("the engine answers");
+        assert_eq!(page.next, None);
+        page.instances
+    }
+
+    fn destroy(&self, handle: &str, grace: Duration) -> Destruction {
+        let grace = u64::try_from(grace.as_millis()).expect("a short grace");
+        self.with(|call| Docker::destroy(call, handle, grace)).expect("the engine answers")
+    }
+
+    /// What the engine itself says of a container.
+    fn raw(&self, handle: &str) -> Value {
+        let get = Request::get("engine", format!("/containers/{}/json", encode(handle)));
+        Socket(self.engine.socket.clone()).send(&get, PATIENCE).and_then(|r| r.json()).expect("the engine answers")
+    }
+
+    /// Podman words several refusals as faults of its own, and knows no memory kills under every runtime.
+    fn is_podman(&self) -> bool {
+        self.docker(&["version", "--format", "{{json .Server.Components}}"]).contains("Podman")
+    }
+
+    fn docker(&self, arguments: &[&str]) -> String {
+        let host = format!("unix://{}", self.engine.socket.display());
+        run(Command::new("docker").args(["-H", &host]).args(arguments)).expect("the engine's client succeeds")
+    }
+
+    fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(started.elapsed() < PATIENCE, "waiting for {what} took too long");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until it is no longer running, and compares what `get` and `list` say.
+    fn ended(&self, handle: &str) -> Instance {
+        let found = self.until("the container's end", || {
+            self.get(handle).filter(|it| !matches!(it.state, InstanceState::Running | InstanceState::Stopping))
+        });
+        let listed = self.list().into_iter().find(|it| it.handle == handle).expect("it is listed");
+        assert_eq!(format!("{:?}", listed.state), format!("{:?}", found.state));
+        found
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let listed = self.with(|call| Docker::list(call, &self.owner, None));
+        for left in listed.map(|page| page.instances).unwrap_or_default() {
+            let _ = self.with(|call| Docker::destroy(call, &left.handle, 0));
+        }
+    }
+}
+
+#[test]
+fn a_runner_lives_from_create_to_destroy() {
+    let Some(fixture) = Fixture::new("life") else { return };
+    let show = "echo length ${#ACTIONS_RUNNER_INPUT_JITCONFIG} $COLOUR; exec sleep 300";
+    let pool = json!({ "command": ["sh", "-c", show], "env": { "COLOUR": "green" }, "labels": { "team": "a" } });
+    let made = fixture.create("one", pool.clone()).unwrap();
+    assert_eq!((made.name, made.owner.as_str()), (fixture.name("one"), fixture.owner.as_str()));
+    assert!(matches!(made.state, InstanceState::Running), "{:?}", made.state);
+    assert_eq!(made.lease_until_ms, Some(1_900_000_000_123));
+    assert!(made.attributes.contains(&("project".into(), "my-app".into())), "{:?}", made.attributes);
+    assert!(!made.hold);
+
+    let again = fixture.create("one", pool).unwrap();
+    assert_eq!(again.handle, made.handle, "the second create returns the first container");
+    let got = fixture.get(&made.handle).unwrap();
+    let listed = fixture.list();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].handle, made.handle);
+    let seconds = |it: &Instance| it.created_at_ms.map(|ms| ms / 1000);
+    assert_eq!(seconds(&listed[0]), seconds(&got));
+    assert!(got.created_at_ms > Some(1_600_000_000_000), "{:?}", got.created_at_ms);
+    assert_eq!(fixture.get(&fixture.name("one")).unwrap().handle, made.handle, "a name is a handle as well");
+
+    let log = fixture.until("the log", || Some(fixture.log(&made.handle, 1000)).filter(|log| log.contains('\n')));
+    assert_eq!(log, format!("length {} green\n", SECRET.len()));
+    assert_eq!(fixture.log(&made.handle, 4), "een\n");
+
+    let mut raw = fixture.raw(&made.handle);
+    assert_eq!(raw["Config"]["Labels"]["team"], "a");
+    let environment = raw["Config"]["Env"].take().to_string();
+    assert_eq!(environment.matches(SECRET).count(), 1);
+    assert!(!raw.to_string().contains(SECRET), "the secret is in the environment and nowhere else");
+
+    assert_eq!(fixture.destroy(&made.handle, Duration::ZERO), Destruction::Gone);
+    assert!(fixture.get(&made.handle).is_none());
+    assert_eq!(fixture.destroy(&made.handle, Duration::ZERO), Destruction::Gone, "twice");
+    assert_eq!(fixture.destroy("no-such-container", Duration::from_secs(5)), Destruction::Gone, "unknown");
+    assert!(fixture.list().is_empty());
+}
+
+#[test]
+fn concurrent_creates_of_one_name_make_one_container() {
+    let Some(fixture) = Fixture::new("race") else { return };
+    let (socket, owner, name) = (fixture.engine.socket.clone(), fixture.owner.clone(), fixture.name("one"));
+    let handles: Vec<_> = std::thread::scope(|scope| {
+        let racing: Vec<_> = (0..8)
+            .map(|_| {
+                let (socket, owner, name) = (&socket, &owner, &name);
+                scope.spawn(move || {
+                    let pool = json!({ "image": IMAGE, "network": "none", "command": ["sleep", "300"] });
+                    let (socket, memory) = (Socket(socket.clone()), Memory::default());
+                    let made = Docker::create(&call(&socket, &memory, PATIENCE), request(name, owner, &pool));
+                    made.map(|it| (it.handle, matches!(it.state, InstanceState::Running)))
+                })
+            })
+            .collect();
+        racing.into_iter().map(|one| one.join().unwrap().unwrap()).collect()
+    });
+    assert!(handles.iter().all(|one| one == &handles[0] && one.1), "{handles:?}");
+    assert_eq!(fixture.list().len(), 1);
+}
+
+#[test]
+fn a_create_that_was_cut_off_before_the_start_is_continued() {
+    let Some(fixture) = Fixture::new("cut") else { return };
+    let (name, owner) = (fixture.name("one"), format!("pacer.owner={}", fixture.owner));
+    let id =
+        fixture.docker(&["create", "--name", &name, "--network", "none", "--label", &owner, IMAGE, "sleep", "300"]);
+    let found = fixture.get(&id).unwrap();
+    assert!(matches!(found.state, InstanceState::Creating), "{:?}", found.state);
+    let made = fixture.shell("one", "sleep 300");
+    assert_eq!(made.handle, id);
+    assert!(matches!(made.state, InstanceState::Running), "{:?}", made.state);
+}
+
+#[test]
+fn a_strangers_container_is_neither_taken_nor_listed() {
+    let Some(fixture) = Fixture::new("mine") else { return };
+    let Some(stranger) = Fixture::new("stranger") else { return };
+    let name = fixture.name("one");
+    let theirs = stranger
+        .with(|call| {
+            let pool = json!({ "image": IMAGE, "network": "none", "command": ["sleep", "300"] });
+            Docker::create(call, request(&name, &stranger.owner, &pool))
+        })
+        .unwrap();
+    let refused = fixture.create("one", json!({})).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    assert!(refused.message.contains("somebody else"), "{}", refused.message);
+    assert!(fixture.list().is_empty());
+    assert!(matches!(fixture.get(&theirs.handle).unwrap().state, InstanceState::Running), "it was left alone");
+}
+
+#[test]
+fn a_missing_image_is_an_error_that_says_so() {
+    let Some(fixture) = Fixture::new("image") else { return };
+    let never = fixture.create("a", json!({ "image": "localhost/none:1" })).unwrap_err();
+    assert_eq!(never.kind, ErrorKind::NotFound);
+    assert!(never.message.contains("`pull` is `never`"), "{}", never.message);
+    for pull in ["missing", "always"] {
+        // Nothing listens there, so the engine can pull nothing.
+        let failed = fixture.create("a", json!({ "image": "127.0.0.1:1/none:1", "pull": pull })).unwrap_err();
+        assert!(matches!(failed.kind, ErrorKind::Unavailable), "{pull}: {:?} {}", failed.kind, failed.message);
+        assert!(failed.message.contains("127.0.0.1:1/none:1"), "{}", failed.message);
+    }
+    let wrong = fixture.create("a", json!({ "image": "Not_A:Name:At:All", "pull": "missing" })).unwrap_err();
+    let expected = if fixture.is_podman() { ErrorKind::Unavailable } else { ErrorKind::InvalidConfig };
+    assert_eq!(wrong.kind, expected, "{}", wrong.message);
+    assert!(fixture.with(|call| Api(call).has_image(IMAGE)).unwrap());
+    let present = fixture.create("b", json!({ "pull": "missing", "command": ["true"] })).unwrap();
+    assert!(matches!(fixture.ended(&present.handle).state, InstanceState::Stopped));
+    assert_eq!(fixture.list().len(), 1, "what failed left nothing");
+}
+
+#[test]
+fn what_cannot_start_leaves_nothing_and_says_why() {
+    let Some(fixture) = Fixture::new("start") else { return };
+    let podman = fixture.is_podman();
+    let check = |settings: Value, kinds: &[ErrorKind], word: &str| {
+        let failed = fixture.create("a", settings.clone()).expect_err(&settings.to_string());
+        let told = kinds.contains(&failed.kind) || podman && failed.kind == ErrorKind::Unavailable;
+        assert!(told, "{settings}: {:?} {}", failed.kind, failed.message);
+        assert!(failed.message.contains(word), "{settings}: {}", failed.message);
+        assert!(!failed.message.contains("no image"), "{}", failed.message);
+        assert!(!failed.message.contains(SECRET));
+        assert!(fixture.list().is_empty(), "{settings}");
+    };
+    check(json!({ "network": "no-such-network", "pull": "missing" }), &[ErrorKind::NotFound], "no-such-network");
+    check(json!({ "runtime": "no-such-runtime" }), &[ErrorKind::InvalidConfig], "no-such-runtime");
+    check(
+        json!({ "command": ["no-such-program"] }),
+        &[ErrorKind::InvalidConfig, ErrorKind::NotFound],
+        "no-such-program",
+    );
+    check(json!({ "memory": "1k" }), &[ErrorKind::InvalidConfig], "emory");
+    check(json!({ "env": { "ACTIONS_RUNNER_INPUT_JITCONFIG": "mine" } }), &[ErrorKind::InvalidConfig], "JITCONFIG");
+}
+
+#[test]
+fn how_a_container_ended_is_told() {
+    let Some(fixture) = Fixture::new("end") else { return };
+    let well = fixture.shell("well", "exit 0");
+    assert!(matches!(fixture.ended(&well.handle).state, InstanceState::Stopped));
+    let badly = fixture.shell("badly", "exit 3");
+    let failed = |it: Instance| match it.state {
+        InstanceState::Failed(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(failed(fixture.ended(&badly.handle)), "exit code 3");
+    // A second create of an ended one starts nothing again.
+    assert_eq!(failed(fixture.create("badly", json!({})).unwrap()), "exit code 3");
+
+    let fill = json!({ "command": ["sh", "-c", "tail /dev/zero"], "memory": "16m", "memory_swap": "16m" });
+    let greedy = fixture.create("greedy", fill).unwrap();
+    let reason = failed(fixture.ended(&greedy.handle));
+    let expected = if fixture.is_podman() { "exit code 137" } else { "exit code 137, killed for exceeding its memory" };
+    assert_eq!(reason, expected);
+    for one in [well, badly, greedy] {
+        assert_eq!(fixture.destroy(&one.handle, Duration::from_secs(30)), Destruction::Gone);
+    }
+}
+
+/// A shell that ignores the request to stop, once it says so.
+fn stubborn(fixture: &Fixture, name: &str, more: Value) -> Instance {
+    let mut pool = json!({ "command": ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"] });
+    pool.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let made = fixture.create(name, pool).unwrap();
+    fixture.until("the shell", || fixture.log(&made.handle, 100).contains("ready").then_some(()));
+    made
+}
+
+#[test]
+fn a_stop_is_graceful_first_and_forced_in_the_end() {
+    let Some(fixture) = Fixture::new("stop") else { return };
+    let pool = json!({ "command": ["sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"] });
+    let polite = fixture.create("polite", pool).unwrap();
+    fixture.until("the shell", || fixture.log(&polite.handle, 100).contains("ready").then_some(()));
+    let started = Instant::now();
+    assert_eq!(fixture.destroy(&polite.handle, Duration::from_secs(50)), Destruction::Gone);
+    assert!(started.elapsed() < Duration::from_secs(10), "it was not waited for longer than it took");
+
+    let deaf = stubborn(&fixture, "deaf", json!({}));
+    let started = Instant::now();
+    assert_eq!(fixture.destroy(&deaf.handle, Duration::from_secs(1)), Destruction::Gone);
+    assert!(started.elapsed() >= Duration::from_secs(1), "it had its grace, not {:?}", started.elapsed());
+    assert!(fixture.get(&deaf.handle).is_none());
+
+    // A grace that is longer than the call is cut, and the machine is gone all the same.
+    let longer = stubborn(&fixture, "longer", json!({}));
+    let minute = 60_000;
+    let gone = fixture.within(Duration::from_secs(8), |call| Docker::destroy(call, &longer.handle, minute));
+    assert_eq!(gone.unwrap(), Destruction::Gone);
+
+    // The pool's own grace is shorter than pacer's.
+    let own = stubborn(&fixture, "own", json!({ "stop_timeout": 1 }));
+    let started = Instant::now();
+    assert_eq!(fixture.destroy(&own.handle, Duration::from_secs(50)), Destruction::Gone);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(fixture.list().is_empty());
+}
+
+#[test]
+fn a_suspended_container_is_held_and_goes_on_or_ends() {
+    let Some(fixture) = Fixture::new("pause") else { return };
+    let made = stubborn(&fixture, "one", json!({}));
+    let suspend = || fixture.with(|call| Docker::suspend(call, &made.handle));
+    let resume = || fixture.with(|call| Docker::resume(call, &made.handle));
+    suspend().unwrap();
+    suspend().expect("a repetition is none");
+    assert_eq!(fixture.raw(&made.handle)["State"]["Status"], "paused");
+    assert!(fixture.get(&made.handle).unwrap().hold);
+    assert!(fixture.list()[0].hold);
+    let resumed = resume().unwrap();
+    assert!(matches!(resumed.state, InstanceState::Running) && !resumed.hold, "{:?}", resumed.state);
+    resume().expect("a repetition is none");
+    suspend().unwrap();
+    assert_eq!(fixture.destroy(&made.handle, Duration::from_secs(1)), Destruction::Gone, "frozen");
+    assert_eq!(suspend().unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(resume().unwrap_err().kind, ErrorKind::NotFound);
+
+    let ended = fixture.shell("ended", "exit 0");
+    fixture.ended(&ended.handle);
+    assert!(fixture.with(|call| Docker::suspend(call, &ended.handle)).is_err());
+    let held = fixture.create("held", json!({ "labels": { "pacer.hold": "true" }, "command": ["true"] })).unwrap();
+    assert!(held.hold && fixture.get(&held.handle).unwrap().hold);
+}
+
+#[test]
+fn settings_arrive_in_the_container() {
+    let Some(fixture) = Fixture::new("set") else { return };
+    let show = "id -u; ulimit -n; cat /proc/sys/kernel/hostname; pwd; touch /x || echo read-only; touch /t/x && echo tmpfs; \
+        grep builder /etc/hosts; grep -E 'CapEff|NoNewPrivs' /proc/self/status";
+    let made = fixture
+        .create(
+            "one",
+            json!({
+                "command": ["-c", show], "entrypoint": ["sh"], "user": "1001", "workdir": "/tmp", "hostname": "ci",
+                "cpus": 0.5, "memory": "64m", "pids_limit": 50, "shm_size": "1m", "ulimits": ["nofile=100:200", "nproc=1000:1000"],
+                "read_only": true, "tmpfs": { "/t": "size=1m,mode=1777" }, "cap_drop": ["ALL"],
+                "security_opt": ["no-new-privileges:true"], "extra_hosts": ["builder:10.1.2.3"],
+                "stop_signal": "SIGINT", "stop_timeout": 7, "cpuset_cpus": "0",
+            }),
+        )
+        .unwrap();
+    fixture.ended(&made.handle);
+    let log = fixture.log(&made.handle, 10_000);
+    let has = |line: &str| assert!(log.lines().any(|l| l == line), "{line} is not in:\n{log}");
+    ["1001", "100", "ci", "/tmp", "read-only", "tmpfs", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"]
+        .into_iter()
+        .for_each(has);
+    assert!(log.contains("10.1.2.3"), "{log}");
+    let runtime = fixture.create("two", json!({ "runtime": "runc", "command": ["true"] }));
+    // Podman would leave a runtime out without a word: that is refused before the start.
+    assert_eq!(
+        runtime.map(drop).map_err(|e| e.kind),
+        if fixture.is_podman() { Err(ErrorKind::InvalidConfig) } else { Ok(()) }
+    );
+    let raw = fixture.raw(&made.handle);
+    let host = &raw["HostConfig"];
+    assert_eq!(host["NanoCpus"], 500_000_000);
+    assert_eq!(host["Memory"], 64 * 1024 * 1024);
+    assert_eq!(host["PidsLimit"], 50);
+    assert_eq!(host["ShmSize"], 1024 * 1024);
+    assert_eq!(host["CpusetCpus"], "0");
+    assert_eq!(raw["Config"]["StopSignal"], "SIGINT");
+    assert_eq!(raw["Config"]["StopTimeout"], 7);
+}
+
+#[test]
+fn pages_follow_each_other_without_gap_or_repetition() {
+    let Some(fixture) = Fixture::new("pages") else { return };
+    let mut made: Vec<_> = (0..5).map(|n| fixture.shell(&n.to_string(), "sleep 300").handle).collect();
+    made.sort();
+    let page = |cursor: Option<&str>| fixture.with(|call| Api(call).list(&fixture.owner, cursor, 2)).unwrap();
+    let first = page(None);
+    assert_eq!(first.instances.len(), 2);
+    // What goes meanwhile moves nothing else, the cursor's own container included.
+    fixture.destroy(&made[1], Duration::ZERO);
+    let second = page(first.next.as_deref());
+    let third = page(second.next.as_deref());
+    assert_eq!(third.next, None);
+    let seen: Vec<_> = [first, second, third].into_iter().flat_map(|p| p.instances).map(|it| it.handle).collect();
+    assert_eq!(seen, made);
+}
+
+#[test]
+fn the_api_version_is_negotiated_once_and_again_when_the_engine_changed() {
+    let Some(fixture) = Fixture::new("api") else { return };
+    use pacer_backend::Cache;
+    fixture.list();
+    let known = fixture.memory.get("api").expect("it is remembered");
+    assert!(known.starts_with(b"/v1."), "{known:?}");
+    if fixture.is_podman() {
+        // It answers to every version.
+        return;
+    }
+    // As an engine that was downgraded: it refuses what it spoke before.
+    fixture.memory.set("api", b"/v1.999");
+    assert!(fixture.get("no-such-container").is_none());
+    assert_eq!(fixture.memory.get("api"), Some(known));
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_unavailable() {
+    let (socket, memory) = (Socket("/nonexistent/engine.sock".into()), Memory::default());
+    let error = Docker::list(&call(&socket, &memory, PATIENCE), "me", None).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+}
