@@ -179,7 +179,8 @@ pub(super) fn wire(error: &hyper::Error, heard: bool) -> Failure {
     while let Some(error) = cause {
         reason = format!("{reason}: {error}");
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            code = tls_code(error).or(Some(Code::ConnectionTerminated));
+            let ended = if heard { Code::HttpResponseIncomplete } else { Code::ConnectionTerminated };
+            code = tls_code(error).or(Some(ended));
         } else if let Some(Code::HttpRequestBodySize(size)) = error.downcast_ref::<Code>() {
             // Told already, where it was counted.
             code = Some(Code::HttpRequestBodySize(*size));

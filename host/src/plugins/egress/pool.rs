@@ -70,7 +70,7 @@ impl Pool {
     }
 
     /// When to look again, if anything is left.
-    fn close_expired(&self, now: Instant) -> Option<Instant> {
+    pub fn close_expired(&self, now: Instant) -> Option<Instant> {
         let mut inner = self.inner();
         while inner.idle.front().is_some_and(|(since, _)| *since + IDLE_FOR <= now) {
             inner.idle.pop_front();
