@@ -428,3 +428,23 @@ fn classes_lead_to_kinds() {
     assert_eq!(kind(Class::Limit), ErrorKind::Internal);
     assert_eq!(kind(Class::Unreachable), ErrorKind::Unavailable);
 }
+
+#[tokio::test]
+async fn a_body_that_ends_empty_is_sent_as_none_and_one_of_unknown_length_in_chunks() {
+    let server = server::tcp().await;
+    let port = server.port;
+    let seen = server.serve(|_| answer(""));
+    let fixture = Fixture::new([("engine", endpoint(http(port)))]);
+    let call = fixture.call();
+    // A component finishes its body after it has begun the request: nobody knows that it is empty.
+    let unknown = |frames: Vec<&'static [u8]>| {
+        let frames = frames.into_iter().map(|data| Ok::<_, Code>(Frame::data(Bytes::from_static(data))));
+        StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync()
+    };
+    call.send(Request::post("http://engine/start").body(unknown(vec![])).unwrap(), None).await.unwrap();
+    assert_eq!(seen.header("content-length").as_deref(), Some("0"));
+    assert_eq!(seen.header("transfer-encoding"), None);
+    call.send(Request::post("http://engine/x").body(unknown(vec![b"ab", b"c"])).unwrap(), None).await.unwrap();
+    assert_eq!(seen.header("transfer-encoding").as_deref(), Some("chunked"));
+    assert_eq!(seen.body(), "abc");
+}
