@@ -262,14 +262,38 @@ fn concurrent_creates_of_one_name_make_one_container() {
 #[test]
 fn a_create_that_was_cut_off_before_the_start_is_continued() {
     let Some(fixture) = Fixture::new("cut") else { return };
-    let (name, owner) = (fixture.name("one"), format!("pacer.owner={}", fixture.owner));
-    let id =
-        fixture.docker(&["create", "--name", &name, "--network", "none", "--label", &owner, IMAGE, "sleep", "300"]);
-    let found = fixture.get(&id).unwrap();
-    assert!(matches!(found.state, InstanceState::Creating), "{:?}", found.state);
+    let owner = format!("pacer.owner={}", fixture.owner);
+    let half = |name: &str, secret: &str| {
+        let (name, variable) = (fixture.name(name), format!("ACTIONS_RUNNER_INPUT_JITCONFIG={secret}"));
+        let id = fixture.docker(&[
+            "create",
+            "--name",
+            &name,
+            "--network",
+            "none",
+            "--label",
+            &owner,
+            "--env",
+            &variable,
+            IMAGE,
+            "sleep",
+            "300",
+        ]);
+        let found = fixture.get(&id).unwrap();
+        assert!(matches!(found.state, InstanceState::Creating), "{:?}", found.state);
+        id
+    };
+    let id = half("one", SECRET);
     let made = fixture.shell("one", "sleep 300");
     assert_eq!(made.handle, id);
     assert!(matches!(made.state, InstanceState::Running), "{:?}", made.state);
+
+    // The name was registered anew since: what never ran with the old registration is replaced.
+    let id = half("two", "an older one");
+    let made = fixture.shell("two", "sleep 300");
+    assert_ne!(made.handle, id);
+    assert!(fixture.get(&id).is_none());
+    assert_eq!(fixture.list().len(), 2);
 }
 
 #[test]
