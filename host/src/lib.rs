@@ -13,5 +13,6 @@ pub mod github;
 pub mod ingest;
 pub mod plugins;
 pub mod routing;
+pub mod serve;
 pub mod store;
 pub mod telemetry;

@@ -112,12 +112,10 @@ enum PluginCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Compile a component into the cache, in a process of its own. The server does this by itself.
+    /// Compile the component on standard input into a file, within limits. The server runs this by itself.
+    #[command(hide = true)]
     Compile {
-        /// A `.wasm` file.
-        file: PathBuf,
         /// Where the compiled code goes.
-        #[arg(long, value_name = "FILE")]
         output: PathBuf,
     },
 }
@@ -224,7 +222,7 @@ mod tests {
         check("pacer explain 123");
         check("pacer plugin list");
         check("pacer plugin inspect x.wasm --json");
-        check("pacer plugin compile x.wasm --output y");
+        check("pacer plugin compile y");
         check("pacer completions zsh");
         check("pacer version");
     }

@@ -3,7 +3,7 @@
 use std::{io::Write, sync::Arc};
 
 use super::{Outcome, PluginCommand};
-use crate::config::Config;
+use crate::{config::Config, plugins};
 
 pub(super) fn run(
     load: impl FnOnce() -> anyhow::Result<Arc<Config>>,
@@ -12,7 +12,11 @@ pub(super) fn run(
 ) -> anyhow::Result<Outcome> {
     match command {
         PluginCommand::List { json } => list(&*load()?, *json, out),
-        PluginCommand::Inspect { .. } | PluginCommand::Compile { .. } => {
+        PluginCommand::Compile { output } => {
+            plugins::compile_child_main(&[output.into()])?;
+            Ok(Outcome::Fine)
+        }
+        PluginCommand::Inspect { .. } => {
             anyhow::bail!("the plugin host is not part of this build")
         }
     }

@@ -26,8 +26,8 @@ use crate::{
     clock::SharedClock,
     config::{Config, Pool, Project, RunnerGroup, Scope, Timeouts},
     github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, JitRunner, Registration},
-    plugins::{BackendError, Backends, Bootstrap, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest},
     ingest,
+    plugins::{BackendError, Backends, Bootstrap, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest},
     routing,
     store::{AuditEntry, Op, Store},
 };
@@ -368,9 +368,7 @@ impl Executor {
         loop {
             let outcome = match self.find_handle(runner, trace).await {
                 Ok(None) => return,
-                Ok(Some(handle)) => {
-                    self.parts.backends.destroy(&runner.backend, &handle, grace, grace + LOOK).await
-                }
+                Ok(Some(handle)) => self.parts.backends.destroy(&runner.backend, &handle, grace, grace + LOOK).await,
                 Err(error) => Err(error),
             };
             match outcome {
@@ -604,6 +602,7 @@ impl Failure {
     fn trace(&self) -> Trace {
         match self {
             Self::GitHub(_) => Trace::None,
+            Self::Backend(error) if !error.asked => Trace::None,
             Self::Backend(error) => match error.kind {
                 ErrorKind::Unavailable | ErrorKind::Interrupted | ErrorKind::Internal | ErrorKind::Other => {
                     Trace::Perhaps

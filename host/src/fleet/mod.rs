@@ -14,9 +14,9 @@ mod plan;
 mod recover;
 pub mod retry;
 pub mod runner;
-mod watch;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod world;
 
 use std::{sync::Arc, time::Duration};
@@ -26,8 +26,8 @@ use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tracing::{info, warn};
 
 use executor::Executor;
-use names::RandomNames;
 pub use executor::Parts;
+use names::RandomNames;
 pub use plan::{Intent, Names, Plan, PlanLimits, Stranded, plan, targets};
 pub use world::{Class, World};
 

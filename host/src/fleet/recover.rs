@@ -129,8 +129,8 @@ async fn take_in(executor: &Executor, ingest: Ingest) {
     match executor.parts.store.write(vec![Op::Ingest(Box::new(ingest))]).await {
         Ok(outcomes) => {
             for outcome in outcomes {
-                let (OpOutcome::Ingested(IngestResult::Enqueued(key, _)) | OpOutcome::Ingested(IngestResult::Updated(key, _))) =
-                    outcome
+                let (OpOutcome::Ingested(IngestResult::Enqueued(key, _))
+                | OpOutcome::Ingested(IngestResult::Updated(key, _))) = outcome
                 else {
                     continue;
                 };

@@ -41,8 +41,8 @@ pub enum Compiler {
 
 impl Compiler {
     /// This very program.
-    pub fn current() -> Self {
-        std::env::current_exe().map_or(Self::InProcess, Self::Child)
+    pub fn current() -> Result<Self, PluginError> {
+        std::env::current_exe().map(Self::Child).map_err(PluginError::io("find this program to compile with it"))
     }
 }
 
@@ -118,7 +118,7 @@ async fn in_child(
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said: String = said.trim().chars().take(COMPLAINT).collect();
+    let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(COMPLAINT).collect();
     Err(refused(format!("the compiler ended with {}: {said}", output.status)))
 }
 

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::routing::{BackendName, EndpointName};
+
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     #[error("cannot {what}")]
@@ -27,6 +29,8 @@ pub enum PluginError {
     Link { path: PathBuf, reason: String },
     #[error("{path} does not introduce itself: {reason}")]
     Describe { path: PathBuf, reason: String },
+    #[error("endpoint `{endpoint}` of backend `{backend}` cannot be used: {reason}")]
+    Endpoint { backend: BackendName, endpoint: EndpointName, reason: String },
     #[error("{path} cannot be used as a cache of compiled code: {reason}")]
     CacheDir { path: PathBuf, reason: String },
 }

@@ -112,11 +112,6 @@ impl CallLog {
         }
     }
 
-    /// Something the host has to say about this call.
-    pub(super) fn denied(&self, message: &str) {
-        self.emit(Level::Warn, message, &[]);
-    }
-
     /// The end of standard error, without secrets.
     pub(super) fn tail(&self) -> String {
         let bytes: Vec<u8> = self.inner().tail.iter().copied().collect();

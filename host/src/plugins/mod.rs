@@ -5,15 +5,28 @@
 mod bindings;
 mod breaker;
 mod cache;
+mod call;
 mod compile;
 mod connect;
+mod convert;
+mod egress;
 mod engine;
 mod error;
+mod host;
+mod inspect;
+mod judge;
+mod load;
 mod log;
 mod model;
+mod state;
 
+pub use call::OperationStats;
 pub use compile::{Compiler, compile_child_main};
 pub use error::PluginError;
+pub use host::{BackendStatus, Grant, Health, Host};
+pub use inspect::{AvailablePlugin, Inspection, available, inspect};
+pub use judge::Finding;
+use log::CallLog;
 pub use model::{
     BackendError, Backends, Billing, Bootstrap, Description, Destruction, EndpointRequest, ErrorKind, Instance,
     InstanceState, Price, RunnerRequest,

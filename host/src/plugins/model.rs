@@ -116,6 +116,8 @@ pub struct BackendError {
     pub kind: ErrorKind,
     pub message: String,
     pub retry_after: Option<Duration>,
+    /// Whether the component was called at all; if not, nothing can have come of it.
+    pub asked: bool,
 }
 
 #[derive(Debug)]

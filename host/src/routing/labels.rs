@@ -40,10 +40,14 @@ pub(crate) fn lower(text: &str) -> String {
 
 /// Text of strangers, safe to show on a terminal or in a log: escaped and cut.
 pub(crate) fn shown(text: &str) -> String {
-    const LONGEST: usize = 80;
+    shown_up_to(text, 80)
+}
+
+/// As [`shown`], cut after this many characters.
+pub(crate) fn shown_up_to(text: &str, longest: usize) -> String {
     let mut safe = String::new();
     for (index, c) in text.chars().enumerate() {
-        if index == LONGEST {
+        if index == longest {
             safe.push('…');
             break;
         }

@@ -61,13 +61,14 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     tasks.spawn(judge_settings(config.clone(), backends.clone()));
     tasks.spawn(prune(config.clone(), store.clone(), clock.clone(), stopping.clone()));
-    tasks.spawn(gauges(fleet.clone(), stopping.clone()));
+    tasks.spawn(gauges(fleet.clone(), telemetry.metrics(), stopping.clone()));
     let sources = sources::sources(&config, &store, &fleet, &backends, Arc::new(github) as Arc<dyn GitHubApi>, &clock);
     let current = Arc::new(ArcSwap::new(config.clone()));
     let state = console::State::new(current, sources, telemetry.metrics(), clock.clone(), stopping.clone());
     let secrets = Arc::new(ArcSwap::from_pointee(WebhookSecrets::new(&config.github.webhook_secrets)));
     let intake = Arc::new(StoreIntake(store.clone()));
     let ingest = IngestState::new(secrets, route, intake, clock, tasks.clone());
+    // Deliveries have a log line of their own.
     let router = ingest::router(ingest).merge(console::router(state));
 
     info!("pacer {} serves {} at http://{}", env!("CARGO_PKG_VERSION"), config.server.public_url, config.server.addr);
@@ -116,7 +117,9 @@ impl Intake for StoreIntake {
 
 async fn listen(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| {
-        format!("cannot listen on `server.addr` {addr}: is another server on it, or is it not an address of this machine?")
+        format!(
+            "cannot listen on `server.addr` {addr}: is another server on it, or is it not an address of this machine?"
+        )
     })
 }
 
@@ -184,7 +187,9 @@ fn announce(config: &Config) {
             "`auth: {{ disabled: true }}`: whoever reaches {} may see and do everything; set `auth.token` before anybody else can",
             config.server.addr
         ),
-        Auth::Token(token) => debug_assert!(!token.expose_secret().is_empty(), "the configuration refuses empty tokens"),
+        Auth::Token(token) => {
+            debug_assert!(!token.expose_secret().is_empty(), "the configuration refuses empty tokens")
+        }
     }
 }
 
@@ -217,8 +222,9 @@ async fn prune(config: Arc<Config>, store: Store, clock: SharedClock, stopping: 
     }
 }
 
-async fn gauges(fleet: Arc<Fleet>, stopping: CancellationToken) {
+async fn gauges(fleet: Arc<Fleet>, metrics: telemetry::Metrics, stopping: CancellationToken) {
     while stopping.run_until_cancelled(tokio::time::sleep(GAUGES)).await.is_some() {
         fleet.report_gauges();
+        metrics.run_upkeep();
     }
 }

@@ -149,3 +149,40 @@ impl Explain for Explainer {
 }
 
 struct HostStatus(Arc<plugins::Host>);
+
+impl BackendStatus for HostStatus {
+    fn backends(&self) -> Vec<BackendView> {
+        self.0.status().into_iter().map(view).collect()
+    }
+}
+
+fn view(backend: plugins::BackendStatus) -> BackendView {
+    let (status, reason) = match backend.health {
+        plugins::Health::Ok => ("ok", None),
+        plugins::Health::Loading => ("degraded", Some("it is loading".to_owned())),
+        plugins::Health::Degraded(reason) => ("degraded", Some(reason)),
+        plugins::Health::Down(reason) => ("down", Some(reason)),
+    };
+    BackendView {
+        name: backend.name.to_string(),
+        plugin: backend.plugin,
+        version: backend.version,
+        digest: backend.digest,
+        grants: backend
+            .grants
+            .into_iter()
+            .filter_map(|grant| Some(GrantView { name: grant.endpoint, target: grant.target? }))
+            .collect(),
+        health: HealthView { status, reason },
+        latencies: backend
+            .operations
+            .into_iter()
+            .map(|operation| LatencyView {
+                operation: operation.operation.to_owned(),
+                calls: operation.calls,
+                p50_ms: operation.p50_ms,
+                p99_ms: operation.p99_ms,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,275 @@
+//! What a component's store holds during one call: its imports and its limits.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use wasmtime::{
+    ResourceLimiter, Store, StoreContextMut, UpdateDeadline,
+    component::{HasSelf, Linker, Resource, ResourceTable},
+};
+use wasmtime_wasi::{
+    WasiCtx, WasiCtxView, WasiView,
+    p2::{DynInputStream, DynOutputStream},
+};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::{
+    bindings::pacer::backend::{
+        cache as cache_import, connect as connect_import, log as log_import,
+        model::{Error, ErrorKind},
+    },
+    cache::Cache,
+    connect::Connection,
+    egress::CallEgress,
+    engine::TICK,
+    log::{CallLog, Sink, Stream},
+};
+use crate::config::PluginLimits;
+
+/// What a component may pass to the host in one call of an import: far more than any request of a backend.
+const HOSTCALL_BYTES: usize = 8 << 20;
+/// Resources a component may hold; a call of a first-party backend holds a dozen.
+const RESOURCES: usize = 1_000;
+/// Handles in the component's own tables.
+const HANDLES: usize = 10_000;
+/// Core instances, tables and memories of one component. An interpreter brings about 30 core instances.
+const INSTANCES: usize = 200;
+const TABLES: usize = 200;
+const MEMORIES: usize = 50;
+/// What an element of a table costs.
+const TABLE_ELEMENT: u64 = 16;
+
+/// Memory that all calls together hold.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: AtomicU64,
+    total: u64,
+}
+
+impl Budget {
+    pub fn new(total: u64) -> Arc<Self> {
+        Arc::new(Self { used: AtomicU64::new(0), total })
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|sum| *sum <= self.total)
+        });
+        taken.is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A limit that a call ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Exceeded {
+    #[error("it used more than the {0} bytes of memory that `limits.memory` allows a call")]
+    Memory(u64),
+    #[error("all calls together use the {0} bytes of memory that `plugins.limits.total_memory` allows")]
+    TotalMemory(u64),
+    #[error("it computed for more than the {0} ms that `limits.cpu` allows a call")]
+    Cpu(u128),
+}
+
+/// Counts the memory of one store, over all of its memories and tables.
+struct Limiter {
+    used: u64,
+    limit: u64,
+    budget: Arc<Budget>,
+    exceeded: Option<Exceeded>,
+}
+
+impl Limiter {
+    fn grow(&mut self, bytes: u64) -> bool {
+        if self.used.saturating_add(bytes) > self.limit {
+            self.exceeded = Some(Exceeded::Memory(self.limit));
+            return false;
+        }
+        if !self.budget.take(bytes) {
+            self.exceeded = Some(Exceeded::TotalMemory(self.budget.total));
+            return false;
+        }
+        self.used += bytes;
+        true
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.budget.give_back(self.used);
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current) as u64))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.grow((desired.saturating_sub(current) as u64).saturating_mul(TABLE_ELEMENT)))
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES
+    }
+}
+
+/// The data of a store.
+pub(super) struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    egress: CallEgress,
+    log: Arc<CallLog>,
+    outputs: [Sink; 2],
+    cache: Arc<Mutex<Cache>>,
+    limiter: Limiter,
+    ticks: u128,
+}
+
+/// What a call brings along.
+pub(super) struct CallParts {
+    pub egress: CallEgress,
+    pub log: Arc<CallLog>,
+    pub cache: Arc<Mutex<Cache>>,
+    pub budget: Arc<Budget>,
+}
+
+impl State {
+    /// A store for one call, with every limit in force before anything of the component runs.
+    pub fn store(engine: &wasmtime::Engine, limits: &PluginLimits, parts: CallParts) -> Store<Self> {
+        let CallParts { egress, log, cache, budget } = parts;
+        let outputs = [Sink::new(log.clone(), Stream::Out), Sink::new(log.clone(), Stream::Err)];
+        // Nothing is inherited: no arguments, no variables, no directories, no addresses, an empty input.
+        let wasi = WasiCtx::builder().stdout(outputs[0].clone()).stderr(outputs[1].clone()).build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
+        let limiter = Limiter { used: 0, limit: limits.memory, budget, exceeded: None };
+        let state = Self { wasi, http: WasiHttpCtx::new(), table, egress, log, outputs, cache, limiter, ticks: 0 };
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(HOSTCALL_BYTES);
+        store.set_max_component_handles(HANDLES);
+        store.set_epoch_deadline(1);
+        let allowed = limits.cpu.as_millis();
+        store.epoch_deadline_callback(move |mut context: StoreContextMut<'_, Self>| {
+            let state = context.data_mut();
+            state.ticks += 1;
+            if state.ticks * TICK.as_millis() > allowed {
+                return Err(wasmtime::Error::new(Exceeded::Cpu(allowed)));
+            }
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        });
+        store
+    }
+
+    /// The limit on memory that the call ran into, if it did.
+    pub fn exceeded(&self) -> Option<Exceeded> {
+        self.limiter.exceeded
+    }
+
+    /// Hands on what was written without a line end.
+    pub fn finish_output(&self) {
+        self.outputs.iter().for_each(Sink::finish);
+    }
+}
+
+/// Everything a component may import.
+pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    log_import::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    connect_import::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    cache_import::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.egress }
+    }
+}
+
+impl log_import::Host for State {
+    async fn emit(
+        &mut self,
+        level: log_import::Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
+        self.log.emit(level, &message, &fields);
+        Ok(())
+    }
+}
+
+impl cache_import::Host for State {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        Ok(self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key))
+    }
+
+    async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<()> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).set(key, value);
+        Ok(())
+    }
+
+    async fn delete(&mut self, key: String) -> wasmtime::Result<()> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).delete(&key);
+        Ok(())
+    }
+}
+
+impl connect_import::Host for State {
+    async fn open(&mut self, endpoint: String) -> wasmtime::Result<Result<Resource<Connection>, Error>> {
+        match self.egress.open(&endpoint).await {
+            Ok((input, output)) => {
+                let connection = Connection { input: Some(input), output: Some(output) };
+                Ok(Ok(self.table.push(connection)?))
+            }
+            Err(refused) => Ok(Err(Error {
+                kind: ErrorKind::from(refused.kind),
+                message: refused.message,
+                retry_after_ms: None,
+                attributes: Vec::new(),
+            })),
+        }
+    }
+}
+
+impl connect_import::HostConnection for State {
+    async fn input(&mut self, connection: Resource<Connection>) -> wasmtime::Result<Resource<DynInputStream>> {
+        let input = self.table.get_mut(&connection)?.input.take();
+        let input = input.ok_or_else(|| wasmtime::Error::msg("the reading half of a connection was taken twice"))?;
+        Ok(self.table.push(input)?)
+    }
+
+    async fn output(&mut self, connection: Resource<Connection>) -> wasmtime::Result<Resource<DynOutputStream>> {
+        let output = self.table.get_mut(&connection)?.output.take();
+        let output = output.ok_or_else(|| wasmtime::Error::msg("the writing half of a connection was taken twice"))?;
+        Ok(self.table.push(output)?)
+    }
+
+    async fn drop(&mut self, connection: Resource<Connection>) -> wasmtime::Result<()> {
+        self.table.delete(connection)?;
+        Ok(())
+    }
+}

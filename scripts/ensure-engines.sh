@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Makes sure that the real things the tests run against are there: a container engine, what its runners' image is made
+# of, a browser. Says what it installs before it does. What stays missing is said; with CI=true it is a failure.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+PATH=$PATH:/usr/sbin:/sbin
+
+missing_packages() {
+    command -v dockerd >/dev/null && command -v docker >/dev/null || echo docker.io
+    # A busybox that needs no libraries: the runners' image is nothing but this file and a script.
+    dpkg-query -W -f '${Status}\n' busybox-static 2>/dev/null | grep -q 'ok installed' || echo busybox-static
+    command -v chromium >/dev/null || echo chromium
+}
+
+packages=$(missing_packages | tr '\n' ' ')
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing Debian packages that the tests run against: apt-get install --no-install-recommends $packages"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
+    # Nothing has to be started by the installation: the tests run daemons of their own, on sockets of their own.
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -y -qq --no-install-recommends $packages || say "apt-get could not install everything"
+    packages=$(missing_packages | tr '\n' ' ')
+fi
+
+problem=""
+[ -z "$packages" ] || problem="missing Debian packages: $packages(apt-get install $packages)"
+[ "$(id -u)" = 0 ] || problem="${problem:+$problem; }a private container engine needs root, and this is not root"
+[ -n "$problem" ] || exit 0
+in_ci && fail "CI=true and not everything that the tests run against is here: $problem"
+say "tests that want what is not here will say that they did not run: $problem"

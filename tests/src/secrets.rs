@@ -1,0 +1,78 @@
+//! Searching for secrets where none may be.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A secret and what it is, for the message when it is found.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    pub what: String,
+    pub value: String,
+}
+
+impl Secret {
+    pub fn new(what: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { what: what.into(), value: value.into() }
+    }
+
+    /// The lines of a key that carry it, without the frame that every key has.
+    pub fn of_pem(what: &str, pem: &str) -> Vec<Self> {
+        let body = pem.lines().filter(|line| !line.starts_with("-----") && line.len() >= 32);
+        body.map(|line| Self::new(what, line)).collect()
+    }
+}
+
+/// Which of the secrets stand in `text`, as it is or in a usual disguise (base64, JSON, URL escapes leave these alone
+/// or are looked for as well).
+pub fn found_in(text: &[u8], secrets: &[Secret]) -> Vec<String> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+    // Secrets are ASCII, so what is not text may become anything; a search in a `str` is a fast one.
+    let text = String::from_utf8_lossy(text);
+    let mut found = Vec::new();
+    for secret in secrets {
+        assert!(secret.value.len() >= 6, "`{}` is too short to search for", secret.value);
+        // A base64 text of the whole secret starts the same whatever follows it, but for the last two characters.
+        let encoded = STANDARD_NO_PAD.encode(&secret.value);
+        let encoded = &encoded[..encoded.len() - 2];
+        if text.contains(&secret.value) || text.contains(encoded) {
+            found.push(secret.what.clone());
+        }
+    }
+    found
+}
+
+/// Searches every file under `folder` but those `except` names; answers with what was found where.
+pub fn found_under(folder: &Path, except: &[PathBuf], secrets: &[Secret]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder can be listed").flatten() {
+            let path = entry.path();
+            if except.contains(&path) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(content) = fs::read(&path) {
+                let here = found_in(&content, secrets);
+                found.extend(here.into_iter().map(|what| format!("{what} in {}", path.display())));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_found_as_it_is_and_in_base64() {
+        let secrets = [Secret::new("the token", "correct-horse-battery")];
+        assert_eq!(found_in(b"x correct-horse-battery y", &secrets), ["the token"]);
+        assert_eq!(found_in(b"Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5", &secrets), ["the token"]);
+        assert!(found_in(b"correct horse battery", &secrets).is_empty());
+    }
+}

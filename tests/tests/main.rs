@@ -1,0 +1,7 @@
+//! Stories about pacer as operators, workflow authors and GitHub live them, told against the real binary.
+//!
+//! One program for all of them, so that it is linked once.
+
+mod closed_door;
+mod command_line;
+mod webhook;
