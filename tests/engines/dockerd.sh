@@ -94,6 +94,14 @@ stop() {
     if [ -n "$child" ] && tr '\0' ' ' <"/proc/$child/cmdline" 2>/dev/null | grep -q "containerd.*$dir/"; then
         kill -9 "$child" 2>/dev/null || true
     fi
+    # So do its containers; those of a killed one outlive it.
+    for process in /proc/[0-9]*; do
+        shim=${process#/proc/}
+        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q "containerd-shim.* -address $dir/exec/"; then
+            # shellcheck disable=SC2046
+            kill -9 $(cat "$process/task/$shim/children" 2>/dev/null) "$shim" 2>/dev/null || true
+        fi
+    done 2>/dev/null
     # Deepest first; a removal must never reach through a mount.
     awk -v under="$dir/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do
         umount "$mount" 2>/dev/null || umount -l "$mount" || true

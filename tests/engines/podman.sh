@@ -64,6 +64,8 @@ driver = "${PACER_TEST_STORAGE:-overlay}"
 graphroot = "$dir/data"
 runroot = "$dir/run"
 END
+    # A container's monitor leaves a file `oom` where the service was started.
+    cd "$dir"
     configured setsid podman system service --time=0 "unix://$dir/podman.sock" >"$dir/log" 2>&1 </dev/null &
     pid=$!
     echo "$pid" >"$dir/pid"
@@ -101,7 +103,7 @@ stop() {
     for left in data run tmp; do
         rm -rf "${dir:?}/$left"
     done
-    rm -f "$dir/podman.sock" "$dir/pid" "$dir/log" "$dir/containers.conf" "$dir/storage.conf"
+    rm -f "$dir/podman.sock" "$dir/oom" "$dir/pid" "$dir/log" "$dir/containers.conf" "$dir/storage.conf"
     rmdir "$dir" 2>/dev/null || true
 }
 

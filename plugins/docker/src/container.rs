@@ -43,6 +43,7 @@ pub struct Seen {
 #[serde(rename_all = "PascalCase")]
 struct Config {
     labels: Option<Labels>,
+    env: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +98,11 @@ impl Seen {
     /// Whose it is.
     pub fn owner(&self) -> &str {
         self.label(OWNER).unwrap_or_default()
+    }
+
+    /// Whether it was made with exactly this variable.
+    pub fn has_variable(&self, assignment: &str) -> bool {
+        self.config.env.iter().flatten().any(|one| one == assignment)
     }
 
     /// The runtime that the engine starts it with.

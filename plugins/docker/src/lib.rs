@@ -74,7 +74,7 @@ impl Backend for Docker {
             return Err(Error::unsupported("containers take the bootstrap `jit-config` only"));
         };
         let body = request.pool.body(jit, labels(&request))?;
-        create(&Engine(call), &request, &body).map_err(|mut error| {
+        create(&Engine(call), &request, jit, &body).map_err(|mut error| {
             // An engine may quote what it was sent. A long message was cut already, so the secret's start tells.
             let start = &jit[..jit.floor_char_boundary(SECRET_START)];
             if let Some(at) = error.message.find(start).filter(|_| !start.is_empty()) {
@@ -133,7 +133,7 @@ fn labels(request: &RunnerRequest<Pool>) -> settings::Map {
     labels
 }
 
-fn create(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, body: &Value) -> Result<Instance, Error> {
+fn create(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, jit: &str, body: &Value) -> Result<Instance, Error> {
     let pool = &request.pool;
     if pool.pull == Pull::Always && engine.inspect(&request.name)?.is_none() {
         engine.pull(pool)?;
@@ -143,7 +143,13 @@ fn create(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, body: &Value) 
         response = supply(engine, request, body, response)?;
     }
     if !response.is_success() {
-        return adopt(engine, request, response);
+        if let Some(held) = adopt(engine, request, jit, response)? {
+            return Ok(held);
+        }
+        response = engine.create(&request.name, pool, body)?;
+        if !response.is_success() {
+            return Err(fail(response));
+        }
     }
     let made: Value = response.json()?;
     let id =
@@ -184,8 +190,14 @@ fn supply(
 }
 
 /// After a refusal: the container that already has the name, if it is the owner's own. An earlier try may have ended
-/// before its start, so a new one is started.
-fn adopt(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, refused: Response) -> Result<Instance, Error> {
+/// before the start, so one that never ran is started. It is removed instead, and nothing returned, when it has the
+/// bootstrap of another registration: the name was registered anew meanwhile, and the old one is worth nothing.
+fn adopt(
+    engine: &Engine<'_, '_>,
+    request: &RunnerRequest<Pool>,
+    jit: &str,
+    refused: Response,
+) -> Result<Option<Instance>, Error> {
     let name = &request.name;
     let taken = refused.status == 409;
     let until = engine.0.remaining().saturating_sub(NAME_HELD);
@@ -204,11 +216,15 @@ fn adopt(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, refused: Respon
             "the engine has a container `{name}` of somebody else; remove it with `docker rm -f {name}`"
         )));
     }
-    if held.is_new() {
-        start(engine, &held.id, &request.pool)?;
-        return engine.inspect(&held.id)?.map(Seen::into_instance).ok_or_else(|| vanished(name));
+    if !held.is_new() {
+        return Ok(Some(held.into_instance()));
     }
-    Ok(held.into_instance())
+    if !held.has_variable(&settings::bootstrap(jit)) {
+        engine.remove(&held.id)?;
+        return Ok(None);
+    }
+    start(engine, &held.id, &request.pool)?;
+    engine.inspect(&held.id)?.map(Seen::into_instance).map(Some).ok_or_else(|| vanished(name))
 }
 
 /// Starts it, unless the engine left out the isolation that was asked for.

@@ -118,6 +118,11 @@ pub fn backend_schema() -> Value {
         "additionalProperties": false, "properties": {} })
 }
 
+/// The bootstrap as the container gets it. A secret.
+pub fn bootstrap(jit: &str) -> String {
+    format!("{JIT}={jit}")
+}
+
 /// An image without a tag would mean all of its tags to a pull.
 pub fn tagged(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
@@ -248,7 +253,7 @@ impl Pool {
             return Err(Error::invalid_config(format!("`{}`: {}", bad.path, bad.message)));
         }
         let mut env: Vec<_> = self.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        env.push(format!("{JIT}={jit}"));
+        env.push(bootstrap(jit));
         let size = |v: &Option<String>| v.as_deref().map(|v| bytes(v).unwrap_or(-1));
         #[expect(clippy::cast_possible_truncation, reason = "saturates, and the engine refuses absurd numbers")]
         let nano = self.cpus.map(|c| (c * 1e9).round() as i64);

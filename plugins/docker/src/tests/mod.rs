@@ -1,5 +1,6 @@
 //! Against a real engine (`real`), and against a script for what a real one cannot be made to do (`scripted`).
 
+mod fixture;
 mod real;
 mod scripted;
 mod settings;

@@ -1,201 +1,20 @@
 //! Against a real engine: a private one that `tests/engines/dockerd.sh` starts, or the one whose socket is in
 //! `PACER_TEST_DOCKER` (Podman's too). Without either these tests say so and pass, unless `CI=true`.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use pacer_backend::{
-    Backend, Destruction, Error, ErrorKind, Instance, InstanceState,
-    http::{Request, Transport, encode},
+    Backend, Cache, Destruction, ErrorKind, Instance, InstanceState,
     testing::{Memory, Socket},
 };
 use serde_json::{Value, json};
 
-use super::{SECRET, call, request};
+use super::{
+    SECRET, call,
+    fixture::{Fixture, IMAGE, PATIENCE},
+    request,
+};
 use crate::{Docker, engine::Engine as Api};
-
-/// The image of these tests: a busybox and nothing else.
-const IMAGE: &str = "localhost/pacer-test:1";
-/// No single thing takes a healthy engine longer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// An engine for as long as some test holds it.
-struct Engine {
-    socket: PathBuf,
-    /// Where the private one lives; none for a foreign one.
-    dir: Option<String>,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.dir {
-            let _ = Command::new(script("dockerd.sh")).args(["stop", dir]).status();
-        }
-    }
-}
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/engines").join(name)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test is told by its environment what it may use")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|e| e.to_string())?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
-}
-
-/// The engine that the tests of this process share; it ends with the last of them.
-fn engine() -> Option<Arc<Engine>> {
-    static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(engine) = shared.upgrade() {
-        return Some(engine);
-    }
-    let (started, dir) = match variable("PACER_TEST_DOCKER") {
-        Some(socket) => (Ok(socket), None),
-        None => {
-            let dir = format!("/tmp/pacer-docker-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-            (run(Command::new(script("dockerd.sh")).args(["start", &dir])), Some(dir))
-        }
-    };
-    let built = started.and_then(|socket| {
-        let engine = Engine { socket: socket.into(), dir };
-        run(Command::new(script("image.sh")).arg(&engine.socket).arg(IMAGE)).map(|_| engine)
-    });
-    match built {
-        Ok(engine) => {
-            let engine = Arc::new(engine);
-            *shared = Arc::downgrade(&engine);
-            Some(engine)
-        }
-        Err(why) => {
-            assert!(variable("CI").as_deref() != Some("true"), "no container engine, and CI needs one: {why}");
-            // Past the capture of the test's output: what did not run must be seen.
-            let _ = writeln!(std::io::stderr(), "NOT RUN: {}: no container engine: {why}", thread());
-            None
-        }
-    }
-}
-
-fn thread() -> String {
-    std::thread::current().name().unwrap_or("a test").to_owned()
-}
-
-/// One test's view of the engine: an owner of its own, and all its containers removed in the end.
-struct Fixture {
-    engine: Arc<Engine>,
-    memory: Memory,
-    owner: String,
-}
-
-impl Fixture {
-    fn new(owner: &str) -> Option<Self> {
-        Some(Self { engine: engine()?, memory: Memory::default(), owner: format!("{owner}-{}", std::process::id()) })
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&crate::C<'_>) -> T) -> T {
-        self.within(PATIENCE, act)
-    }
-
-    fn within<T>(&self, deadline: Duration, act: impl FnOnce(&crate::C<'_>) -> T) -> T {
-        let socket = Socket(self.engine.socket.clone());
-        act(&call(&socket, &self.memory, deadline))
-    }
-
-    /// A container's name, unique among the tests that share an engine.
-    fn name(&self, name: &str) -> String {
-        format!("pacer-{}-{name}", self.owner)
-    }
-
-    fn create(&self, name: &str, more: Value) -> Result<Instance, Error> {
-        let mut pool = json!({ "image": IMAGE, "network": "none", "pull": "never" });
-        pool.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        self.with(|call| Docker::create(call, request(&self.name(name), &self.owner, &pool)))
-    }
-
-    fn shell(&self, name: &str, text: &str) -> Instance {
-        self.create(name, json!({ "command": ["sh", "-c", text] })).expect("it is created")
-    }
-
-    fn get(&self, handle: &str) -> Option<Instance> {
-        self.with(|call| Docker::get(call, handle)).expect("the engine answers")
-    }
-
-    fn log(&self, handle: &str, max: u32) -> String {
-        self.with(|call| Docker::console_log(call, handle, max)).expect("the engine answers")
-    }
-
-    fn list(&self) -> Vec<Instance> {
-        let page = self.with(|call| Docker::list(call, &self.owner, None)).expect("the engine answers");
-        assert_eq!(page.next, None);
-        page.instances
-    }
-
-    fn destroy(&self, handle: &str, grace: Duration) -> Destruction {
-        let grace = u64::try_from(grace.as_millis()).expect("a short grace");
-        self.with(|call| Docker::destroy(call, handle, grace)).expect("the engine answers")
-    }
-
-    /// What the engine itself says of a container.
-    fn raw(&self, handle: &str) -> Value {
-        let get = Request::get("engine", format!("/containers/{}/json", encode(handle)));
-        Socket(self.engine.socket.clone()).send(&get, PATIENCE).and_then(|r| r.json()).expect("the engine answers")
-    }
-
-    /// Podman words several refusals as faults of its own, and knows no memory kills under every runtime.
-    fn is_podman(&self) -> bool {
-        self.docker(&["version", "--format", "{{json .Server.Components}}"]).contains("Podman")
-    }
-
-    fn docker(&self, arguments: &[&str]) -> String {
-        let host = format!("unix://{}", self.engine.socket.display());
-        run(Command::new("docker").args(["-H", &host]).args(arguments)).expect("the engine's client succeeds")
-    }
-
-    fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let started = Instant::now();
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            assert!(started.elapsed() < PATIENCE, "waiting for {what} took too long");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Waits until it is no longer running, and compares what `get` and `list` say.
-    fn ended(&self, handle: &str) -> Instance {
-        let found = self.until("the container's end", || {
-            self.get(handle).filter(|it| !matches!(it.state, InstanceState::Running | InstanceState::Stopping))
-        });
-        let listed = self.list().into_iter().find(|it| it.handle == handle).expect("it is listed");
-        assert_eq!(format!("{:?}", listed.state), format!("{:?}", found.state));
-        found
-    }
-}
-
-impl Drop for Fixture {
-    fn drop(&mut self) {
-        let listed = self.with(|call| Docker::list(call, &self.owner, None));
-        for left in listed.map(|page| page.instances).unwrap_or_default() {
-            let _ = self.with(|call| Docker::destroy(call, &left.handle, 0));
-        }
-    }
-}
 
 #[test]
 fn a_runner_lives_from_create_to_destroy() {
@@ -262,14 +81,38 @@ fn concurrent_creates_of_one_name_make_one_container() {
 #[test]
 fn a_create_that_was_cut_off_before_the_start_is_continued() {
     let Some(fixture) = Fixture::new("cut") else { return };
-    let (name, owner) = (fixture.name("one"), format!("pacer.owner={}", fixture.owner));
-    let id =
-        fixture.docker(&["create", "--name", &name, "--network", "none", "--label", &owner, IMAGE, "sleep", "300"]);
-    let found = fixture.get(&id).unwrap();
-    assert!(matches!(found.state, InstanceState::Creating), "{:?}", found.state);
+    let owner = format!("pacer.owner={}", fixture.owner);
+    let half = |name: &str, secret: &str| {
+        let (name, variable) = (fixture.name(name), format!("ACTIONS_RUNNER_INPUT_JITCONFIG={secret}"));
+        let id = fixture.docker(&[
+            "create",
+            "--name",
+            &name,
+            "--network",
+            "none",
+            "--label",
+            &owner,
+            "--env",
+            &variable,
+            IMAGE,
+            "sleep",
+            "300",
+        ]);
+        let found = fixture.get(&id).unwrap();
+        assert!(matches!(found.state, InstanceState::Creating), "{:?}", found.state);
+        id
+    };
+    let id = half("one", SECRET);
     let made = fixture.shell("one", "sleep 300");
     assert_eq!(made.handle, id);
     assert!(matches!(made.state, InstanceState::Running), "{:?}", made.state);
+
+    // The name was registered anew since: what never ran with the old registration is replaced.
+    let id = half("two", "an older one");
+    let made = fixture.shell("two", "sleep 300");
+    assert_ne!(made.handle, id);
+    assert!(fixture.get(&id).is_none());
+    assert_eq!(fixture.list().len(), 2);
 }
 
 #[test]
@@ -343,7 +186,11 @@ fn how_a_container_ended_is_told() {
     let badly = fixture.shell("badly", "exit 3");
     let failed = |it: Instance| match it.state {
         InstanceState::Failed(reason) => reason,
-        other => panic!("{other:?}"),
+        InstanceState::Creating
+        | InstanceState::Running
+        | InstanceState::Stopping
+        | InstanceState::Stopped
+        | InstanceState::Interrupted(_) => panic!("{:?}", it.state),
     };
     assert_eq!(failed(fixture.ended(&badly.handle)), "exit code 3");
     // A second create of an ended one starts nothing again.
@@ -461,7 +308,7 @@ fn settings_arrive_in_the_container() {
     assert_eq!(host["PidsLimit"], 50);
     assert_eq!(host["ShmSize"], 1024 * 1024);
     assert_eq!(host["CpusetCpus"], "0");
-    assert_eq!(raw["Config"]["StopSignal"], "SIGINT");
+    assert!(raw["Config"]["StopSignal"] == "SIGINT" || raw["Config"]["StopSignal"] == "2");
     assert_eq!(raw["Config"]["StopTimeout"], 7);
 }
 
@@ -485,7 +332,6 @@ fn pages_follow_each_other_without_gap_or_repetition() {
 #[test]
 fn the_api_version_is_negotiated_once_and_again_when_the_engine_changed() {
     let Some(fixture) = Fixture::new("api") else { return };
-    use pacer_backend::Cache;
     fixture.list();
     let known = fixture.memory.get("api").expect("it is remembered");
     assert!(known.starts_with(b"/v1."), "{known:?}");

@@ -34,7 +34,8 @@ fn inspected(id: &str, status: &str, more: &Value) -> String {
     let mut state = json!({ "Status": status });
     state.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     let labels = json!({ "pacer.owner": "me", "pacer.runner": "pacer-a" });
-    json!({ "Id": id, "Created": "2026-01-02T03:04:05Z", "Config": { "Labels": labels }, "State": state }).to_string()
+    let config = json!({ "Labels": labels, "Env": [format!("ACTIONS_RUNNER_INPUT_JITCONFIG={SECRET}")] });
+    json!({ "Id": id, "Created": "2026-01-02T03:04:05Z", "Config": config, "State": state }).to_string()
 }
 
 fn said(message: &str) -> String {
