@@ -442,8 +442,7 @@ async fn a_body_that_ends_empty_is_sent_as_none_and_one_of_unknown_length_in_chu
         StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync()
     };
     call.send(Request::post("http://engine/start").body(unknown(vec![])).unwrap(), None).await.unwrap();
-    assert_eq!(seen.header("content-length").as_deref(), Some("0"));
-    assert_eq!(seen.header("transfer-encoding"), None);
+    assert_eq!((seen.header("transfer-encoding"), seen.body().len()), (None, 0));
     call.send(Request::post("http://engine/x").body(unknown(vec![b"ab", b"c"])).unwrap(), None).await.unwrap();
     assert_eq!(seen.header("transfer-encoding").as_deref(), Some("chunked"));
     assert_eq!(seen.body(), "abc");
