@@ -177,6 +177,11 @@ impl Host {
         }
     }
 
+    /// Bytes that all calls under way hold, of `plugins.limits.total_memory`.
+    pub fn memory_in_use(&self) -> u64 {
+        self.shared.budget.used()
+    }
+
     pub(super) fn slot_description(&self, name: &BackendName) -> Option<Arc<Description>> {
         match &*self.slots.get(name)?.component.borrow() {
             Component::InForce(loaded) => Some(loaded.description.clone()),
