@@ -26,10 +26,6 @@ usage() {
     exit 2
 }
 
-configured() {
-    CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf" "$@"
-}
-
 # mine PID: whether this process is a service of DIR, and not a stranger that got the number.
 mine() {
     tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q "podman system service .*unix://$dir/podman.sock"
@@ -66,7 +62,8 @@ runroot = "$dir/run"
 END
     # A container's monitor leaves a file `oom` where the service was started.
     cd "$dir"
-    configured setsid podman system service --time=0 "unix://$dir/podman.sock" >"$dir/log" 2>&1 </dev/null &
+    # No function in between: the process started must be the one whose number is kept.
+    setsid podman system service --time=0 "unix://$dir/podman.sock" >"$dir/log" 2>&1 </dev/null &
     pid=$!
     echo "$pid" >"$dir/pid"
     waited=0
@@ -84,7 +81,7 @@ END
 
 stop() {
     if [ -f "$dir/storage.conf" ]; then
-        configured podman rm --all --force --time 0 >/dev/null 2>&1 || true
+        podman rm --all --force --time 0 >/dev/null 2>&1 || true
     fi
     pid=$(cat "$dir/pid" 2>/dev/null || true)
     if [ -n "$pid" ] && mine "$pid"; then
@@ -114,6 +111,7 @@ case $dir in
 *) fail "\`$2\` is not an absolute path" ;;
 esac
 [ "${#dir}" -le 70 ] || fail "\`$dir\` is too long for a unix socket; at most 70 characters"
+export CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf"
 case $1 in
 start) start ;;
 stop) stop ;;
