@@ -23,8 +23,8 @@ const LINE: usize = 8 << 10;
 pub(super) const LINES: u32 = 2_000;
 /// Of one line.
 const FIELDS: usize = 32;
-/// What of standard error goes into the message of a trap.
-const TAIL: usize = 4 << 10;
+/// What of the end of standard error goes into the message of a trap.
+const TAIL: usize = 1_500;
 /// More than the tail, so that where a secret was cut in two is not shown.
 const KEPT: usize = 2 * TAIL;
 
