@@ -168,6 +168,7 @@ fn job(n: i64) -> Job {
         runner: (status.rank() >= 2).then(|| RunnerName::new("pacer-small-k3f9a2")),
         reason: (status == JobStatus::Unmatched).then(|| "no pool has the label `gpu`; nearest is `small`".into()),
         losses: 0,
+        received_at: at(-90),
         queued_at: at(-90),
         claimed_at: reached(2, -89),
         starting_at: reached(3, -88),
@@ -213,6 +214,7 @@ fn config(auth: Auth, public_url: &str) -> Config {
     };
     Config {
         path: PathBuf::from("config.yaml"),
+        warnings: Vec::new(),
         server: config::Server {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             public_url: public_url.into(),

@@ -68,8 +68,8 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
     let secrets = Arc::new(ArcSwap::from_pointee(WebhookSecrets::new(&config.github.webhook_secrets)));
     let intake = Arc::new(StoreIntake(store.clone()));
     let ingest = IngestState::new(secrets, route, intake, clock, tasks.clone());
-    let webhook = ingest::router(ingest).layer(axum::middleware::from_fn(telemetry::access_log));
-    let router = webhook.merge(console::router(state));
+    // Deliveries have a log line of their own.
+    let router = ingest::router(ingest).merge(console::router(state));
 
     info!("pacer {} serves {} at http://{}", env!("CARGO_PKG_VERSION"), config.server.public_url, config.server.addr);
     info!("the webhook of the GitHub App is {}/api/webhook", config.server.public_url);

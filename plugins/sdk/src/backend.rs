@@ -84,11 +84,27 @@ fn unsupported(operation: &str) -> Error {
     Error::unsupported(format!("this backend does not do `{operation}`"))
 }
 
-/// Parses settings; an empty text is an empty object. serde's messages may quote a value, so only place and class go
-/// into the error.
+/// Parses settings; an empty text is an empty object. The error says the place and what was expected there, and never
+/// what was found: a value may be a secret.
 pub fn parse<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, Error> {
     let text = if text.trim().is_empty() { "{}" } else { text };
-    serde_json::from_str(text).map_err(|e| Error::invalid_config(format!("{what} do not fit their schema: {e}")))
+    serde_json::from_str(text).map_err(|e| {
+        let (line, column) = (e.line(), e.column());
+        let wanted = expected(&e.to_string()).map_or_else(String::new, |wanted| format!(": {wanted}"));
+        Error::invalid_config(format!("{what} do not fit their schema, line {line} column {column}{wanted}"))
+    })
+}
+
+/// The part of serde's own messages that comes from the type. A type's own message is left out: it may quote.
+fn expected(message: &str) -> Option<String> {
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    let quoting = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant `", "unknown field `"];
+    if message.starts_with("missing field `") {
+        return Some(message.to_owned());
+    }
+    // The last one: a value may hold the words as well.
+    let (_, wanted) = message.rsplit_once(", expected ").filter(|_| quoting.iter().any(|q| message.starts_with(q)))?;
+    Some(format!("expected {wanted}"))
 }
 
 /// The contract's exports, implemented by a [`Backend`]. Named by [`crate::export!`] only.
@@ -161,5 +177,42 @@ impl<B: Backend> crate::bindings::exports::pacer::backend::provisioner::Guest fo
 
     fn quote(context: wire::Context, pool_settings: String) -> Result<Option<Price>, Error> {
         B::quote(&Call::from_host(context)?, parse("the pool's settings", &pool_settings)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::parse;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[serde(rename = "size")]
+        _size: u8,
+        #[serde(default, rename = "mode")]
+        _mode: Option<Mode>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        Fast,
+    }
+
+    #[test]
+    fn errors_say_what_was_expected_and_quote_no_value() {
+        for (text, wanted) in [
+            (r#"{"size":"hunter2"}"#, "expected u8"),
+            (r#"{"size":"x, expected hunter2"}"#, "expected u8"),
+            (r#"{"size":"x at line hunter2"}"#, "expected u8"),
+            (r#"{"size":1,"mode":"hunter2"}"#, "expected `fast`"),
+            (r#"{"size":1,"hunter2":1}"#, "expected `size` or `mode`"),
+            ("", "missing field `size`"),
+        ] {
+            let message = parse::<Sample>("the settings", text).unwrap_err().message;
+            assert!(message.contains(wanted) && !message.contains("hunter2"), "{message}");
+        }
     }
 }

@@ -55,17 +55,7 @@ impl Read for Reader {
         }
         loop {
             let ready = self.stream.subscribe();
-            match self.until {
-                None => ready.block(),
-                Some(until) => {
-                    let timer =
-                        monotonic_clock::subscribe_duration(nanos(until.saturating_duration_since(Instant::now())));
-                    let events = poll::poll(&[&ready, &timer]);
-                    if !events.contains(&0) {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                }
-            }
+            wait(&ready, self.until)?;
             drop(ready);
             match self.stream.read(into.len().min(READ_MAX) as u64) {
                 // Ready and empty is allowed; only `Closed` is the end.
@@ -81,21 +71,56 @@ impl Read for Reader {
     }
 }
 
-/// The writing half of a stream.
-pub struct Writer(OutputStream);
+/// The writing half of a stream. It fails with `TimedOut` at its deadline.
+pub struct Writer {
+    stream: OutputStream,
+    until: Option<Instant>,
+}
+
+impl Writer {
+    /// Waits until the stream takes bytes, and says how many.
+    fn room(&self) -> io::Result<usize> {
+        loop {
+            let room = self.stream.check_write().map_err(broken)?;
+            if room > 0 {
+                return Ok(usize::try_from(room).unwrap_or(usize::MAX));
+            }
+            wait(&self.stream.subscribe(), self.until)?;
+        }
+    }
+}
 
 impl Write for Writer {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        let part = &from[..from.len().min(WRITE_MAX)];
-        self.0.blocking_write_and_flush(part).map_err(|e| match e {
-            StreamError::Closed => io::ErrorKind::BrokenPipe.into(),
-            StreamError::LastOperationFailed(e) => io::Error::other(e.to_debug_string()),
-        })?;
+        if from.is_empty() {
+            return Ok(0);
+        }
+        let part = &from[..from.len().min(WRITE_MAX).min(self.room()?)];
+        self.stream.write(part).map_err(broken)?;
         Ok(part.len())
     }
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.stream.flush().map_err(broken)?;
+        // There is room again once everything went out.
+        self.room().map(drop)
     }
+}
+
+fn broken(error: StreamError) -> io::Error {
+    match error {
+        StreamError::Closed => io::ErrorKind::BrokenPipe.into(),
+        StreamError::LastOperationFailed(e) => io::Error::other(e.to_debug_string()),
+    }
+}
+
+/// Waits until it is ready, or fails with `TimedOut` at the deadline.
+fn wait(ready: &poll::Pollable, until: Option<Instant>) -> io::Result<()> {
+    let Some(until) = until else {
+        ready.block();
+        return Ok(());
+    };
+    let timer = monotonic_clock::subscribe_duration(nanos(until.saturating_duration_since(Instant::now())));
+    if poll::poll(&[ready, &timer]).contains(&0) { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 /// An open connection.
@@ -107,11 +132,12 @@ pub struct Stream {
     _connection: connect::Connection,
 }
 
-/// Connects to a granted endpoint.
-pub fn open(endpoint: &str) -> Result<Stream, Error> {
+/// Connects to a granted endpoint. Reads and writes end with what is left of the call.
+pub fn open<S>(call: &crate::Call<'_, S>, endpoint: &str) -> Result<Stream, Error> {
+    let until = Some(Instant::now() + call.remaining());
     let connection = connect::open(endpoint)?;
-    let reader = Reader { stream: connection.input(), until: None, _owner: None };
-    Ok(Stream { reader, writer: Writer(connection.output()), _connection: connection })
+    let reader = Reader { stream: connection.input(), until, _owner: None };
+    Ok(Stream { reader, writer: Writer { stream: connection.output(), until }, _connection: connection })
 }
 
 fn nanos(d: Duration) -> u64 {
@@ -147,8 +173,9 @@ impl Transport for Wasi {
         let _ = options.set_between_bytes_timeout(limit);
         let pending = outgoing_handler::handle(outgoing, Some(options)).map_err(|code| failure(&what, &code))?;
         if !request.body.is_empty() {
-            let mut writer = Writer(body.write().map_err(|()| refused("body"))?);
-            writer.write_all(&request.body).map_err(|e| Error::unavailable(format!("`{what}`: sending: {e}")))?;
+            let mut writer = Writer { stream: body.write().map_err(|()| refused("body"))?, until: Some(until) };
+            let sent = writer.write_all(&request.body).and_then(|()| writer.flush());
+            sent.map_err(|e| Error::unavailable(format!("`{what}`: sending: {e}")))?;
         }
         types::OutgoingBody::finish(body, None).map_err(|code| failure(&what, &code))?;
 

@@ -15,16 +15,17 @@ use serde_json::json;
 /// Machines in one page of a listing.
 const PAGE: u32 = 500;
 
-struct Simulated;
+/// The backend.
+pub struct Simulated;
 pacer_backend::export!(Simulated);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {}
+pub struct Settings {}
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Pool {
+pub struct Pool {
     boot_ms: Option<u64>,
     size: Option<String>,
     slow_ms: u64,

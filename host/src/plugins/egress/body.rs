@@ -71,6 +71,34 @@ impl Body for RequestBody {
     }
 }
 
+/// A body whose first piece was waited for: one that has none is known to be empty.
+///
+/// A component may begin a request before it has written or finished its body, so its length is not known by then.
+/// Sent as it is, an empty one would travel as a chunked body, which engines refuse where they expect none.
+pub(super) async fn begun(mut body: WasiBody) -> WasiBody {
+    match body.frame().await {
+        None => Empty::new().map_err(Code::from).boxed_unsync(),
+        first @ Some(_) => Begun { first, rest: body }.boxed_unsync(),
+    }
+}
+
+struct Begun {
+    first: Option<Result<Frame<Bytes>, Code>>,
+    rest: WasiBody,
+}
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = Code;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Code>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+}
+
 /// What a component receives. Gives the connection back when all of it was read.
 pub(super) struct ResponseBody {
     inner: Incoming,

@@ -25,7 +25,7 @@ use wasmtime_wasi_http::{Error as Code, RequestOptions, WasiBody};
 
 use super::{
     Egress, Route,
-    body::{RequestBody, ResponseBody},
+    body::{RequestBody, ResponseBody, begun},
     call::{Call, Failure},
     credential::dress,
     dial::{CONNECT, Stream, tls_code},
@@ -61,6 +61,12 @@ pub(super) async fn send(
     let slot = call.slot()?;
     let options = options.unwrap_or_default();
     let (parts, body) = prepare(route, call, request)?.into_parts();
+    let body = if parts.headers.contains_key(header::CONTENT_LENGTH) || body.size_hint().exact().is_some() {
+        body
+    } else {
+        let late = |_| Failure::unreachable(Code::HttpRequestBodySize(None), "the body of the request did not begin");
+        timeout_at(call.deadline, begun(body)).await.map_err(late)?
+    };
     // What has no body and may be repeated can be asked again when a connection turns out to be dead.
     let repeat = (body.is_end_stream() && parts.method.is_idempotent()).then(|| parts.clone());
     let mut request = Request::from_parts(parts, RequestBody::new(body, route, call));

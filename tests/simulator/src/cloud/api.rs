@@ -215,8 +215,18 @@ async fn quote() -> Response {
     Json(json!({ "micros_per_hour": 42_000, "currency": "EUR" })).into_response()
 }
 
-async fn conditions(State(cloud): State<Cloud>, Json(conditions): Json<Conditions>) {
-    cloud.set_conditions(conditions);
+/// What is not named stays as it is.
+async fn conditions(
+    State(cloud): State<Cloud>,
+    Json(changes): Json<serde_json::Map<String, serde_json::Value>>,
+) -> Result<(), Refusal> {
+    let invalid = |error: serde_json::Error| Refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", error.to_string());
+    let mut conditions = serde_json::to_value(cloud.conditions()).map_err(invalid)?;
+    if let Some(conditions) = conditions.as_object_mut() {
+        conditions.extend(changes);
+    }
+    cloud.set_conditions(serde_json::from_value::<Conditions>(conditions).map_err(invalid)?);
+    Ok(())
 }
 
 async fn add_fault(State(cloud): State<Cloud>, Json(rule): Json<Rule>) {

@@ -156,6 +156,10 @@ impl Cloud {
         &self.faults
     }
 
+    pub fn conditions(&self) -> Conditions {
+        self.state().conditions.clone()
+    }
+
     pub fn set_conditions(&self, conditions: Conditions) {
         self.state().conditions = conditions;
     }
@@ -221,11 +225,11 @@ impl Cloud {
             )
         };
         tokio::time::sleep(boot).await;
-        self.settle(id, MachineState::Running, None);
-        self.say(id, "booted");
         if stuck {
             std::future::pending::<()>().await;
         }
+        self.settle(id, MachineState::Running, None);
+        self.say(id, "booted");
         if before {
             return (MachineState::Failed, "the machine crashed while it started".to_owned());
         }
@@ -235,7 +239,7 @@ impl Cloud {
         };
         self.say(id, "the runner is online");
         if idle {
-            session.leave();
+            drop(session);
             return (MachineState::Failed, "the machine crashed while it was idle".to_owned());
         }
         let Some(job) = session.job().await else {

@@ -21,6 +21,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{GitHub, state::RunnerId};
 
@@ -164,9 +165,12 @@ struct Outside {
     sweeper: Arc<OnceLock<()>>,
 }
 
+#[derive(Clone)]
 struct Known {
     session: Arc<tokio::sync::Mutex<Option<Session>>>,
     seen: Instant,
+    /// Ends a long poll, so that who leaves does not wait for it.
+    ending: CancellationToken,
 }
 
 pub fn router(github: GitHub) -> Router {
@@ -191,7 +195,11 @@ async fn connect(State(outside): State<Outside>, Query(query): Query<Connect>) -
     match outside.github.connect_as(query.id, &query.secret) {
         Ok(session) => {
             let token = outside.github.inner.state().dice.hex(32);
-            let known = Known { session: Arc::new(tokio::sync::Mutex::new(Some(session))), seen: Instant::now() };
+            let known = Known {
+                session: Arc::new(tokio::sync::Mutex::new(Some(session))),
+                seen: Instant::now(),
+                ending: CancellationToken::new(),
+            };
             outside.sessions().insert(token.clone(), known);
             token.into_response()
         }
@@ -207,11 +215,11 @@ impl Outside {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seen(&self, token: &str) -> Option<Arc<tokio::sync::Mutex<Option<Session>>>> {
+    fn seen(&self, token: &str) -> Option<Known> {
         let mut sessions = self.sessions();
         let known = sessions.get_mut(token)?;
         known.seen = Instant::now();
-        Some(known.session.clone())
+        Some(known.clone())
     }
 
     /// Drops whoever has been silent for too long.
@@ -229,12 +237,15 @@ impl Outside {
 }
 
 async fn job(State(outside): State<Outside>, Path(token): Path<String>) -> Response {
-    let Some(session) = outside.seen(&token) else { return StatusCode::NOT_FOUND.into_response() };
-    let mut session = session.lock().await;
+    let Some(known) = outside.seen(&token) else { return StatusCode::NOT_FOUND.into_response() };
+    let mut session = known.session.lock().await;
     let Some(session) = session.as_mut() else { return StatusCode::GONE.into_response() };
-    match tokio::time::timeout(LONG_POLL, session.job()).await {
-        Ok(Some(job)) => format!("{} {} {}\n", job.id, job.duration.as_secs_f64(), job.conclusion).into_response(),
-        Ok(None) => StatusCode::GONE.into_response(),
+    let waiting = known.ending.run_until_cancelled(session.job());
+    match tokio::time::timeout(LONG_POLL, waiting).await {
+        Ok(Some(Some(job))) => {
+            format!("{} {} {}\n", job.id, job.duration.as_secs_f64(), job.conclusion).into_response()
+        }
+        Ok(Some(None) | None) => StatusCode::GONE.into_response(),
         Err(_) => StatusCode::NO_CONTENT.into_response(),
     }
 }
@@ -257,8 +268,9 @@ async fn leave(State(outside): State<Outside>, Path(token): Path<String>) -> Sta
 }
 
 async fn end(outside: &Outside, token: &str, how: impl FnOnce(Session)) -> StatusCode {
-    let Some(session) = outside.seen(token) else { return StatusCode::NOT_FOUND };
-    let taken = session.lock().await.take();
+    let Some(known) = outside.seen(token) else { return StatusCode::NOT_FOUND };
+    known.ending.cancel();
+    let taken = known.session.lock().await.take();
     outside.sessions().remove(token);
     match taken {
         Some(session) => {

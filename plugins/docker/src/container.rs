@@ -1,0 +1,263 @@
+//! What the engine says of a container, and the instance it means.
+
+use std::collections::BTreeMap;
+
+use pacer_backend::{Instance, InstanceState};
+use serde::Deserialize;
+
+/// Whose the container is.
+pub const OWNER: &str = "pacer.owner";
+/// The runner it was made for.
+pub const RUNNER: &str = "pacer.runner";
+/// The end of its lease, in milliseconds since the epoch.
+pub const LEASE: &str = "pacer.lease-until";
+/// Not to be swept.
+pub const HOLD: &str = "pacer.hold";
+/// The pool's own grace in seconds. Podman says 0 of a container that was made without one, so the engine's word for it
+/// cannot be used.
+pub const STOP: &str = "pacer.stop-timeout";
+/// In front of every label of pacer's.
+pub const PREFIX: &str = "pacer.";
+/// Characters kept of the engine's reason.
+const REASON_MAX: usize = 500;
+
+type Labels = BTreeMap<String, String>;
+
+/// A container as it is inspected.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Seen {
+    /// The engine's id.
+    pub id: String,
+    #[serde(default)]
+    created: String,
+    config: Config,
+    state: State,
+    #[serde(default)]
+    host_config: HostConfig,
+    #[serde(default)]
+    network_settings: Option<Networking>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    labels: Option<Labels>,
+    env: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct State {
+    status: String,
+    #[serde(default)]
+    exit_code: i64,
+    #[serde(default, rename = "OOMKilled")]
+    oom_killed: bool,
+    #[serde(default)]
+    error: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    runtime: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Networking {
+    networks: Option<BTreeMap<String, Attached>>,
+}
+
+#[derive(Deserialize)]
+struct Attached {
+    #[serde(default, rename = "IPAddress")]
+    address: String,
+}
+
+/// A container as it is listed: without exit code.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Listed {
+    /// The engine's id.
+    pub id: String,
+    labels: Option<Labels>,
+    #[serde(default)]
+    created: u64,
+    #[serde(default)]
+    state: String,
+}
+
+impl Seen {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.config.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> &str {
+        self.label(OWNER).unwrap_or_default()
+    }
+
+    /// Whether it was made with exactly this variable.
+    pub fn has_variable(&self, assignment: &str) -> bool {
+        self.config.env.iter().flatten().any(|one| one == assignment)
+    }
+
+    /// The runtime that the engine starts it with.
+    pub fn runtime(&self) -> &str {
+        &self.host_config.runtime
+    }
+
+    /// Whether it was made and never started.
+    pub fn is_new(&self) -> bool {
+        is_new(&self.state.status) && self.state.error.is_empty()
+    }
+
+    /// Whether processes of it exist.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state.status.as_str(), "running" | "paused" | "restarting" | "stopping")
+    }
+
+    /// Whether its processes are frozen.
+    pub fn is_paused(&self) -> bool {
+        self.state.status == "paused"
+    }
+
+    /// The pool's own grace, in seconds.
+    pub fn stop_timeout(&self) -> Option<u64> {
+        self.label(STOP)?.parse().ok()
+    }
+
+    pub fn into_instance(self) -> Instance {
+        let State { status, exit_code, oom_killed, error } = self.state;
+        let mut found = instance(self.id, self.config.labels, &status);
+        found.created_at_ms = milliseconds(&self.created);
+        found.state = state(&status, exit_code, oom_killed, &error);
+        let networks = self.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        found.addresses = networks.into_values().map(|one| one.address).filter(|one| !one.is_empty()).collect();
+        found
+    }
+}
+
+impl Listed {
+    /// Whose it is.
+    pub fn owner(&self) -> &str {
+        self.labels.as_ref().and_then(|labels| labels.get(OWNER)).map_or("", String::as_str)
+    }
+
+    /// Whether only an inspection tells how it is: its exit code, or why it did not start.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.state.as_str(), "running" | "paused" | "restarting" | "stopping" | "removing")
+    }
+
+    pub fn into_instance(self) -> Instance {
+        let mut found = instance(self.id, self.labels, &self.state);
+        found.created_at_ms = self.created.checked_mul(1000);
+        found.state = state(&self.state, 0, false, "");
+        found
+    }
+}
+
+/// The parts that the labels tell. Labels cannot change, so the way to hold a container that exists is to pause it.
+fn instance(id: String, labels: Option<Labels>, status: &str) -> Instance {
+    let mut labels = labels.unwrap_or_default();
+    labels.remove(STOP);
+    let hold = labels.remove(HOLD).is_some_and(|value| value != "false") || status == "paused";
+    Instance {
+        handle: id,
+        name: labels.remove(RUNNER).unwrap_or_default(),
+        owner: labels.remove(OWNER).unwrap_or_default(),
+        state: InstanceState::Creating,
+        addresses: vec![],
+        created_at_ms: None,
+        lease_until_ms: labels.remove(LEASE).and_then(|value| value.parse().ok()),
+        hold,
+        price: None,
+        attributes: labels
+            .into_iter()
+            .filter_map(|(key, value)| key.strip_prefix(PREFIX).map(|tag| (tag.to_owned(), value)))
+            .collect(),
+    }
+}
+
+/// Made and not started: Docker's word, then Podman's.
+fn is_new(status: &str) -> bool {
+    matches!(status, "created" | "configured" | "initialized")
+}
+
+fn state(status: &str, code: i64, oom: bool, error: &str) -> InstanceState {
+    let reason = |text: String| match error {
+        "" => text,
+        said => format!("{text}: {}", said.chars().take(REASON_MAX).collect::<String>()),
+    };
+    match status {
+        _ if is_new(status) && !error.is_empty() => InstanceState::Failed(reason("it did not start".into())),
+        _ if is_new(status) => InstanceState::Creating,
+        "running" | "paused" | "restarting" => InstanceState::Running,
+        "removing" | "stopping" => InstanceState::Stopping,
+        "exited" | "stopped" if oom => {
+            InstanceState::Failed(reason(format!("exit code {code}, killed for exceeding its memory")))
+        }
+        "exited" | "stopped" if code == 0 => InstanceState::Stopped,
+        "exited" | "stopped" => InstanceState::Failed(reason(format!("exit code {code}"))),
+        other => InstanceState::Failed(reason(format!("the engine says `{other}`"))),
+    }
+}
+
+/// RFC 3339 as milliseconds since the epoch; nothing for another form and for years before it.
+fn milliseconds(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_once('T')?;
+    let at = rest.find(['Z', '+', '-'])?;
+    let (time, zone) = rest.split_at(at);
+    let numbers = |text: &str, by: char| -> Option<[i64; 3]> {
+        let parts: Option<Vec<i64>> = text.split(by).map(|part| part.parse().ok()).collect();
+        parts?.try_into().ok()
+    };
+    let (whole, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(whole, ':')?;
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    if !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second) {
+        return None;
+    }
+    let offset = match zone.strip_prefix(['+', '-']) {
+        None => 0,
+        Some(ahead) => {
+            let (hours, minutes) = ahead.split_once(':')?;
+            let minutes = i64::from(hours.parse::<u8>().ok()?) * 60 + i64::from(minutes.parse::<u8>().ok()?);
+            if zone.starts_with('-') { -minutes } else { minutes }
+        }
+    };
+    // Years that begin in March put the leap day last, so a month's first day needs no table.
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
+    let seconds = ((days * 24 + hour) * 60 + minute - offset) * 60 + second;
+    let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
+    u64::try_from(seconds * 1000 + millis.parse::<i64>().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::milliseconds;
+
+    #[test]
+    fn times_of_engines_become_milliseconds() {
+        let check = |text: &str, expected| assert_eq!(milliseconds(text), expected, "{text}");
+        check("1970-01-01T00:00:00Z", Some(0));
+        check("2024-02-29T12:34:56.789123456Z", Some(1_709_210_096_789));
+        check("2000-03-01T00:00:00.5+01:00", Some(951_865_200_500));
+        check("2026-11-23T04:50:10.1-02:30", Some(1_795_418_410_100));
+        check("1969-12-31T23:59:59Z", None);
+        check("0001-01-01T00:00:00Z", None);
+        check("2024-02-29 12:34:56Z", None);
+        check("2024-02-29T12:34:56", None);
+        check("2024-13-01T00:00:00Z", None);
+        check("9999999999999999999-01-01T00:00:00Z", None);
+        check("2024-01-01T00:00:00+99999999999999999:00", None);
+        check("", None);
+    }
+}
