@@ -113,7 +113,7 @@ pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
             get(call, endpoint, path, &[(name, value)])
         }
         "many" => many(next(), number(next())),
-        "echo" => echo(next(), next()),
+        "echo" => echo(call, next(), next()),
         "keep" => {
             call.cache.set(next(), next().as_bytes());
             Ok("kept".into())
@@ -215,8 +215,8 @@ fn many(endpoint: &str, count: u64) -> Result<String, Error> {
     Ok(format!("{answered} {}", first.unwrap_or_default()))
 }
 
-fn echo(endpoint: &str, text: &str) -> Result<String, Error> {
-    let mut stream = connect::open(endpoint)?;
+fn echo(call: &Call<'_, Settings>, endpoint: &str, text: &str) -> Result<String, Error> {
+    let mut stream = connect::open(call, endpoint)?;
     let failed = |error: std::io::Error| Error::unavailable(error.to_string());
     stream.writer.write_all(text.as_bytes()).map_err(failed)?;
     let mut back = vec![0; text.len()];
