@@ -187,10 +187,9 @@ pub fn health(host: &Host, backend: &str) -> Health {
 }
 
 pub fn down(host: &Host, backend: &str) -> String {
-    match health(host, backend) {
-        Health::Down(reason) => reason,
-        other => panic!("it is {other:?}"),
-    }
+    let health = health(host, backend);
+    let Health::Down(reason) = health else { panic!("it is {health:?}") };
+    reason
 }
 
 /// Has the guest `guest` behave.
