@@ -1,11 +1,16 @@
 //! `pacer check`: everything that can be known to be wrong before the server starts.
 
-use std::{io::Write, path::Path};
+use std::{io::Write, path::Path, sync::Arc};
 
 use serde::Serialize;
 
-use super::{CheckArgs, Outcome};
-use crate::config::{Auth, Config, ConfigError};
+use super::{CheckArgs, Outcome, online};
+use crate::{
+    clock::SystemClock,
+    config::{Auth, Config, ConfigError},
+    plugins,
+    store::Store,
+};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,7 +39,7 @@ impl Level {
     }
 }
 
-fn finding(level: Level, subject: impl Into<String>, message: impl Into<String>) -> Finding {
+pub(super) fn finding(level: Level, subject: impl Into<String>, message: impl Into<String>) -> Finding {
     Finding { level, subject: subject.into(), message: message.into() }
 }
 
@@ -43,8 +48,13 @@ pub(super) fn run(
     args: &CheckArgs,
     out: &mut dyn Write,
 ) -> anyhow::Result<Outcome> {
+    let config = config.map(Arc::new);
     let mut findings = match &config {
-        Ok(config) => offline(config),
+        Ok(config) => {
+            let mut findings = offline(config);
+            findings.extend(super::block_on(async { Ok(backends(config).await) })?);
+            findings
+        }
         Err(error) => error
             .problems
             .iter()
@@ -54,9 +64,8 @@ pub(super) fn run(
             })
             .collect(),
     };
-    if args.online {
-        // Said, not passed over: who asked for it must not take silence for success.
-        findings.push(finding(Level::Error, "online", "asking GitHub is not part of this build"));
+    if let (true, Ok(config)) = (args.online, &config) {
+        findings.extend(super::block_on(async { Ok(online::check(config).await) })?);
     }
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "findings": findings }))?;
@@ -81,25 +90,69 @@ fn offline(config: &Config) -> Vec<Finding> {
     }
     findings.push(finding(Level::Ok, "github key", format!("an RSA key, for App {}", config.github.app_id)));
     findings.push(database(&config.database.url));
-    for backend in config.backends.values() {
-        let file = config.plugins.dir.join(format!("{}.wasm", backend.plugin));
-        let subject = format!("backend {}", backend.name);
-        findings.push(match std::fs::metadata(&file) {
-            Ok(metadata) if metadata.is_file() && metadata.len() > backend.limits.file_size => finding(
-                Level::Error,
-                subject,
-                format!("`{}` is larger than `limits.file_size`: raise it", file.display()),
-            ),
-            Ok(metadata) if metadata.is_file() => finding(Level::Ok, subject, format!("`{}` is there", file.display())),
-            Ok(_) => finding(Level::Error, subject, format!("`{}` is not a file", file.display())),
-            Err(error) => finding(
-                Level::Error,
-                subject,
-                format!("`{}`: {error}: put the component there, or change `plugins.dir` or `plugin`", file.display()),
-            ),
-        });
-    }
+    findings.push(finding(Level::Ok, "webhook", format!("{}/api/webhook", config.server.public_url)));
     findings
+}
+
+/// Loads every backend and has it judge its settings, without reaching an endpoint.
+async fn backends(config: &Arc<Config>) -> Vec<Finding> {
+    let host = match plugins::Host::start(config, Arc::new(SystemClock)).await {
+        Ok(host) => host,
+        Err(error) => return vec![finding(Level::Error, "backends", error.chain())],
+    };
+    host.settled().await;
+    let mut findings = Vec::new();
+    for backend in host.status() {
+        let subject = format!("backend {}", backend.name);
+        let version = backend.version.unwrap_or_default();
+        let granted: Vec<_> = backend.grants.iter().filter(|grant| grant.target.is_some()).collect();
+        findings.push(match backend.health {
+            plugins::Health::Ok | plugins::Health::Loading => {
+                let grants: Vec<_> = granted.iter().map(|grant| grant.endpoint.as_str()).collect();
+                finding(Level::Ok, &subject, format!("{} {version}, granted: {}", backend.plugin, list(&grants)))
+            }
+            plugins::Health::Degraded(reason) => finding(Level::Warning, &subject, reason),
+            plugins::Health::Down(reason) => finding(Level::Error, &subject, reason),
+        });
+        for grant in &backend.grants {
+            let (endpoint, purpose) = (&grant.endpoint, grant.purpose.as_deref());
+            match (&grant.target, purpose) {
+                (None, Some(purpose)) if !grant.required => findings.push(finding(
+                    Level::Warning,
+                    &subject,
+                    format!(
+                        "wants the endpoint `{endpoint}` ({purpose}), which `backends.{}.endpoints` does not grant",
+                        backend.name
+                    ),
+                )),
+                (Some(target), None) => findings.push(finding(
+                    Level::Warning,
+                    &subject,
+                    format!("is granted `{endpoint}` ({target}) and does not ask for it"),
+                )),
+                (None | Some(_), _) => {}
+            }
+            if grant.root_equivalent {
+                let target = grant.target.as_deref().unwrap_or_default();
+                let message = format!("`{endpoint}` ({target}) gives control of that machine, as root");
+                findings.push(finding(Level::Warning, &subject, message));
+            }
+        }
+    }
+    findings.extend(
+        host.validate(config).await.into_iter().filter(|judged| !judged.message.starts_with("it is not loaded")).map(
+            |judged| finding(if judged.error { Level::Error } else { Level::Warning }, "settings", judged.to_string()),
+        ),
+    );
+    findings
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Looks without touching: the server creates and migrates.
@@ -107,7 +160,13 @@ fn database(url: &str) -> Finding {
     let path = Path::new(url.strip_prefix("sqlite:").unwrap_or(url));
     let shown = path.display();
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => finding(Level::Ok, "database", format!("`{shown}` is there")),
+        Ok(metadata) if metadata.is_file() => {
+            let opened = super::block_on(async { Ok(Store::open_read_only(url).await?) });
+            match opened {
+                Ok(_) => finding(Level::Ok, "database", format!("`{shown}` is there, with this pacer's schema")),
+                Err(error) => finding(Level::Error, "database", format!("{error:#}")),
+            }
+        }
         Ok(_) => finding(Level::Error, "database", format!("`{shown}` is not a file: change `database.url`")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match path.parent() {
             Some(parent) if parent.is_dir() => {
@@ -192,8 +251,22 @@ mod tests {
     }
 
     #[test]
-    fn online_is_never_passed_over_in_silence() {
+    fn a_github_that_does_not_answer_is_a_finding() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(print(Ok(config(directory.path())), false, true).1, Outcome::Problem);
+        let mut config = config(directory.path());
+        // The discard port: reserved, and nobody listens on it.
+        config.github.api_url = "http://127.0.0.1:9".to_owned();
+        let (text, outcome) = print(Ok(config), false, true);
+        assert_eq!(outcome, Outcome::Problem);
+        assert!(text.contains("✗ GitHub"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("pacer.db"), "this is no database, it is a letter".repeat(100)).unwrap();
+        let (text, outcome) = print(Ok(config(directory.path())), false, false);
+        assert_eq!(outcome, Outcome::Problem);
+        assert!(text.contains("✗ database"), "{text}");
     }
 }

@@ -4,11 +4,14 @@ use std::{io::Write, str::FromStr, sync::Arc};
 
 use super::{ExplainArgs, Outcome};
 use crate::{
+    clock::{Clock as _, SystemClock},
     config::Config,
     fleet::{
         explain::{self, Explanation},
         job::{InvalidJobKey, JobKey, JobStatus},
+        runner::RunnerState,
     },
+    store::{MAX_PAGE, RunnerFilter, Store},
 };
 
 /// A job as a person names it.
@@ -19,10 +22,22 @@ pub(super) enum JobReference {
     Attempt(JobKey),
 }
 
+impl std::fmt::Display for JobReference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Latest(id) => write!(f, "job {id}"),
+            Self::Attempt(key) => write!(f, "job {key}"),
+        }
+    }
+}
+
 impl FromStr for JobReference {
     type Err = InvalidJobKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidJobKey> {
+        // The address of a job's page ends with `/job/` and its id.
+        let text = text.rsplit_once("/job/").map_or(text, |(_, id)| id);
+        let text = text.split(['?', '#']).next().unwrap_or(text);
         match text.parse::<i64>() {
             Ok(id) if id > 0 => Ok(Self::Latest(id)),
             Ok(_) | Err(_) => text.parse().map(Self::Attempt),
@@ -31,12 +46,43 @@ impl FromStr for JobReference {
 }
 
 pub(super) fn run(config: &Arc<Config>, args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-    let _ = (config, args, out);
-    anyhow::bail!("the store is not part of this build")
+    let explanation = super::block_on(explained(config, args.job))?;
+    print(&explanation, args.json, out)
+}
+
+async fn explained(config: &Arc<Config>, reference: JobReference) -> anyhow::Result<Explanation> {
+    let store = Store::open_read_only(&config.database.url).await?;
+    let found = match reference {
+        JobReference::Latest(id) => store.latest_attempt(id).await?,
+        JobReference::Attempt(key) => store.job(key).await?,
+    };
+    let Some(job) = found else {
+        anyhow::bail!(
+            "{reference} is not in {}: the delivery has not arrived, its repository is not bound to a project, or it \
+             was pruned; GitHub shows under the App's settings, \u{201c}Advanced\u{201d}, which deliveries it sent",
+            config.database.url
+        );
+    };
+    let alive = RunnerFilter {
+        state: RunnerState::ALL.into_iter().filter(|state| !state.is_final()).collect(),
+        project: job.project.clone(),
+        repo: None,
+    };
+    let (mut runners, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.runners(&alive, cursor.as_deref(), MAX_PAGE).await?;
+        runners.extend(page.items);
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    let counts = explain::Counts::of(&job, &runners);
+    let pauses = store.pauses().await?;
+    Ok(explain::explain(&job, config, counts, &pauses, SystemClock.now()))
 }
 
 /// Prints the answer.
-#[cfg_attr(not(test), expect(dead_code, reason = "`run` calls it as soon as it can read the store"))]
 fn print(explanation: &Explanation, json: bool, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     if json {
         serde_json::to_writer_pretty(&mut *out, explanation)?;

@@ -5,6 +5,7 @@
 mod check;
 mod job;
 mod matching;
+mod online;
 mod plugin;
 mod serve;
 
@@ -187,10 +188,6 @@ fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Outcome> {
 }
 
 /// Runs what waits, for commands that have no server.
-#[expect(
-    dead_code,
-    reason = "explain and the plugin commands use it as soon as the store and the plugin host are here"
-)]
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     use anyhow::Context as _;
     tokio::runtime::Builder::new_current_thread()
