@@ -107,7 +107,7 @@ enum PluginCommand {
     },
     /// Show what a component says of itself: version, settings, wanted endpoints, digest.
     Inspect {
-        /// A `.wasm` file.
+        /// A `.wasm` file, or the name of one in `plugins.dir`.
         file: PathBuf,
         /// Print the description as JSON.
         #[arg(long)]

@@ -64,7 +64,7 @@ fn permissions(config: &Config, app: &App) -> Vec<Finding> {
     for (name, level) in &app.permissions {
         // Re-running a job that was lost with its machine takes this one, where an operator wants it.
         let optional = name == "actions" && level == "write";
-        if !optional && !needed.get(name.as_str()).is_some_and(|(needs, _)| level == needs) {
+        if !optional && needed.get(name.as_str()).is_none_or(|(needs, _)| level != needs) {
             let message = format!("`{name}:{level}` is more than pacer needs: take it away in the App's settings");
             findings.push(finding(Level::Warning, "permissions", message));
         }

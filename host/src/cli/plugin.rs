@@ -1,6 +1,10 @@
 //! `pacer plugin`: the components in `plugins.dir`, and what they say of themselves.
 
-use std::{io::Write, path::Path, sync::Arc};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{Outcome, PluginCommand};
 use crate::{
@@ -16,7 +20,7 @@ pub(super) fn run(
 ) -> anyhow::Result<Outcome> {
     match command {
         PluginCommand::List { json } => list(&load()?, *json, out),
-        PluginCommand::Inspect { file, json } => inspect(file, *json, out),
+        PluginCommand::Inspect { file, json } => inspect(&found(file, load), *json, out),
         PluginCommand::Compile { output } => {
             plugins::compile_child_main(&[output.into()]).map_err(|error| anyhow::anyhow!(error.chain()))?;
             Ok(Outcome::Fine)
@@ -73,6 +77,16 @@ fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "    {health}")?;
     }
     Ok(())
+}
+
+/// A file, or the file of this name in `plugins.dir`.
+fn found(file: &Path, load: impl FnOnce() -> anyhow::Result<Arc<Config>>) -> PathBuf {
+    let is_name = file.components().count() == 1 && file.extension().is_none();
+    if file.exists() || !is_name {
+        return file.to_owned();
+    }
+    // Without a configuration the error names what was asked for.
+    load().map_or_else(|_| file.to_owned(), |config| config.plugins.dir.join(file).with_extension("wasm"))
 }
 
 /// Needs no configuration: nothing is granted, and what is compiled is thrown away.
@@ -134,10 +148,8 @@ fn settings(schema: &serde_json::Value, out: &mut dyn Write) -> std::io::Result<
     let required = schema["required"].as_array();
     for (key, property) in properties {
         let needed = required.is_some_and(|keys| keys.iter().any(|required| required == key));
-        let default = match &property["default"] {
-            serde_json::Value::Null => String::new(),
-            default => format!(" (default {default})"),
-        };
+        let default = &property["default"];
+        let default = if default.is_null() { String::new() } else { format!(" (default {default})") };
         let description = property["description"].as_str().unwrap_or_default();
         writeln!(out, "  {key}{}: {description}{default}", if needed { ", required" } else { "" })?;
     }
