@@ -3,7 +3,7 @@
 //! Its plain operations keep machines in the cache. Everything else is asked for by words: the handle of
 //! `console-log` is a behaviour and its arguments, the pool's setting `behaviour` is one of `create`, and some owners
 //! make `list` misbehave. What happens in `describe`, which is told nothing, is written into the component by the
-//! tests, over [`ON_DESCRIBE`].
+//! tests, over `ON_DESCRIBE`.
 #![cfg(target_family = "wasm")]
 
 mod behaviour;

@@ -1,3 +1,5 @@
+//! HTTP to endpoints: grants, connections, bodies, credentials, failures.
+
 use std::{convert::Infallible, time::Duration};
 
 use ::http::{Method, Request, Response, StatusCode, header};
