@@ -83,8 +83,8 @@ fn not_found() -> Refusal {
 }
 
 fn invalid(field: &str, message: &str) -> Refusal {
-    let errors = json!([{ "resource": "Runner", "field": field, "code": "invalid", "message": message }]);
-    Refusal(StatusCode::UNPROCESSABLE_ENTITY, format!("Validation Failed: {field} {message}"), Some(errors))
+    let errors = json!([format!("{field} {message}")]);
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, "Validation Failed".to_owned(), Some(errors))
 }
 
 type Answer = Result<Response, Refusal>;
