@@ -9,9 +9,10 @@ mod github;
 mod load;
 mod problem;
 mod projects;
+mod quantity;
 mod reader;
 mod sections;
-mod values;
+mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
