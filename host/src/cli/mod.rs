@@ -18,6 +18,7 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
+    clock::{Clock as _, SystemClock},
     config::{self, Config, ProcessEnvironment},
     routing::RepoName,
 };
@@ -51,7 +52,8 @@ enum Command {
                             pacer match --repo octocat/hello-world --labels self-hosted --json")]
     Match(MatchArgs),
     /// Say why a job is where it is, and what would unblock it.
-    #[command(after_help = "Examples:\n  pacer explain 52483921877\n  pacer explain 52483921877-2 --json")]
+    #[command(after_help = "Examples:\n  pacer explain 52483921877\n  pacer explain 52483921877-2 --json\n  \
+                            pacer explain https://github.com/octocat/hello-world/actions/runs/16/job/52483921877")]
     Explain(ExplainArgs),
     /// Look at backends.
     #[command(subcommand)]
@@ -88,7 +90,7 @@ struct MatchArgs {
 
 #[derive(Debug, Args)]
 struct ExplainArgs {
-    /// GitHub's job id, for its latest attempt; or id and attempt, `52483921877-2`.
+    /// GitHub's job id, for its latest attempt; id and attempt, `52483921877-2`; or the address of the job's page.
     #[arg(value_name = "JOB")]
     job: job::JobReference,
     /// Print the answer as JSON.
@@ -170,7 +172,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         Command::Serve => serve::run(load()?),
         Command::Check(args) => check::run(config::load(&cli.config, &ProcessEnvironment), &args, out),
         Command::Match(args) => matching::run(&*load()?, &args, out),
-        Command::Explain(args) => job::run(&load()?, &args, out),
+        Command::Explain(args) => job::run(&*load()?, &args, SystemClock.now(), out),
         Command::Plugin(command) => plugin::run(load, &command, out),
         Command::Version => {
             writeln!(out, "pacer {}", env!("CARGO_PKG_VERSION"))?;
@@ -187,10 +189,6 @@ fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Outcome> {
 }
 
 /// Runs what waits, for commands that have no server.
-#[expect(
-    dead_code,
-    reason = "explain and the plugin commands use it as soon as the store and the plugin host are here"
-)]
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     use anyhow::Context as _;
     tokio::runtime::Builder::new_current_thread()
