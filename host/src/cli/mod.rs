@@ -20,6 +20,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::{self, Config, ProcessEnvironment},
+    plugins::Compiler,
     routing::RepoName,
 };
 
@@ -108,7 +109,7 @@ enum PluginCommand {
     },
     /// Show what a component says of itself: version, settings, wanted endpoints, digest.
     Inspect {
-        /// A `.wasm` file.
+        /// A `.wasm` file, or the name of one in `plugins.dir`, as `backends` uses it.
         file: PathBuf,
         /// Print the description as JSON.
         #[arg(long)]
@@ -170,10 +171,10 @@ fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     let load = || -> anyhow::Result<Arc<Config>> { Ok(Arc::new(config::load(&cli.config, &ProcessEnvironment)?)) };
     match cli.command {
         Command::Serve => serve::run(load()?),
-        Command::Check(args) => check::run(config::load(&cli.config, &ProcessEnvironment), &args, out),
+        Command::Check(args) => check::run(config::load(&cli.config, &ProcessEnvironment), &args, tools()?, out),
         Command::Match(args) => matching::run(&*load()?, &args, out),
         Command::Explain(args) => job::run(&*load()?, &args, SystemClock.now(), out),
-        Command::Plugin(command) => plugin::run(load, &command, out),
+        Command::Plugin(command) => plugin::run(load, &command, tools, out),
         Command::Version => {
             writeln!(out, "pacer {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Outcome::Fine)
@@ -186,6 +187,11 @@ fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Outcome> {
             Ok(Outcome::Fine)
         }
     }
+}
+
+/// Of this process: components are compiled in a child that is this very program.
+fn tools() -> anyhow::Result<check::Tools> {
+    Ok(check::Tools { compiler: Compiler::current()?, clock: Arc::new(SystemClock) })
 }
 
 /// Runs what waits, for commands that have no server.

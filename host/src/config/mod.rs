@@ -263,7 +263,7 @@ impl Config {
 }
 
 /// Whether a host is this machine, as written.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")

@@ -20,6 +20,7 @@ mod log;
 mod model;
 mod state;
 
+pub use bindings::CONTRACT;
 pub use call::OperationStats;
 pub use compile::{Compiler, compile_child_main};
 pub use error::PluginError;
