@@ -110,9 +110,9 @@ async fn find(store: &Store, config: &Config, reference: JobReference) -> anyhow
         bail!("job `{named}` is not known; the latest attempt that is known is `{}`: `pacer explain {id}`", other.key);
     }
     bail!(
-        "job `{named}` is not known to the database `{}`: a job is named by the last number in the address of its page \
-         at GitHub (not by the run's); if that is right, its delivery did not arrive: look at the recent deliveries in \
-         the App's settings at GitHub, and at `pacer match` for whether its repository is bound",
+        "job `{named}` is not in {}: the delivery has not arrived, its repository is not bound to a project, or it was \
+         pruned; a job is named by the last number in the address of its page at GitHub (not by the run's); GitHub \
+         shows under the App's settings, \u{201c}Advanced\u{201d}, which deliveries it sent",
         config.database.url
     )
 }

@@ -201,7 +201,7 @@ fn what_is_not_there_is_told_with_the_way_out() {
     let attempt = ask(&config, "7-1", false).unwrap_err();
     assert!(attempt.contains("`7-1`") && attempt.contains("is `7-2`"), "{attempt}");
     let unknown = ask(&config, "9", false).unwrap_err();
-    assert!(unknown.contains("`9`") && unknown.contains("recent deliveries"), "{unknown}");
+    assert!(unknown.contains("`9`") && unknown.contains("which deliveries it sent"), "{unknown}");
 
     std::fs::write(directory.path().join("text.db"), "x".repeat(4096)).unwrap();
     let mut config = config;

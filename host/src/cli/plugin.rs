@@ -1,24 +1,24 @@
-//! `pacer plugin`: what the backends' components say of themselves.
+//! `pacer plugin`: the components in `plugins.dir`, and what they say of themselves.
 
 use std::{
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context as _, bail};
-use serde::Serialize;
-use serde_json::Value;
-
-use super::{Outcome, PluginCommand, block_on, check::Tools};
+use super::{Outcome, PluginCommand, check::Tools};
 use crate::{
-    config::{Config, PluginLimits},
-    plugins::{self, AvailablePlugin, BackendStatus, Health, Host, Inspection},
+    config::Config,
+    plugins::{self, BackendStatus, Health, Inspection},
     routing::shown_up_to,
 };
 
-/// Of a text that a component gives, in characters: a line on a terminal is shorter, a reason may be some lines.
+/// Of a text that a component gives, in characters. It may not steer the terminal, nor fill it.
 const LONGEST: usize = 1_000;
+
+fn shown(text: &str) -> String {
+    shown_up_to(text, LONGEST)
+}
 
 pub(super) fn run(
     load: impl FnOnce() -> anyhow::Result<Arc<Config>>,
@@ -28,216 +28,201 @@ pub(super) fn run(
 ) -> anyhow::Result<Outcome> {
     match command {
         PluginCommand::List { json } => list(&load()?, *json, tools()?, out),
-        PluginCommand::Inspect { file, json } => inspect(load(), file, *json, tools()?, out),
-        // A child of the server, with an empty environment and limits: it reads no configuration.
+        PluginCommand::Inspect { file, json } => inspect(&find(load, file)?, *json, tools()?, out),
         PluginCommand::Compile { output } => {
-            plugins::compile_child_main(&[output.into()])?;
+            plugins::compile_child_main(&[output.into()]).map_err(|error| anyhow::anyhow!(error.chain()))?;
             Ok(Outcome::Fine)
         }
     }
 }
 
-#[derive(Serialize)]
-struct Listing {
-    backends: Vec<BackendStatus>,
-    /// Files that no backend uses.
-    available: Vec<AvailablePlugin>,
-}
-
 fn list(config: &Arc<Config>, json: bool, tools: Tools, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-    let backends = block_on(async {
-        let host = Host::start_with(config, tools.clock, tools.compiler).await?;
+    let status = super::block_on(async {
+        let host = plugins::Host::start_with(config, tools.clock, tools.compiler).await?;
         host.settled().await;
         Ok(host.status())
     })?;
-    // Without the directory every backend has said so already; one that lists nothing has nothing to say.
-    let mut available = if config.plugins.dir.is_dir() { plugins::available(config)? } else { Vec::new() };
-    available.retain(|plugin| plugin.used_by.is_empty());
-    let failed = backends.iter().any(|backend| matches!(backend.health, Health::Down(_)));
-    let listing = Listing { backends, available };
+    let unused: Vec<_> = match plugins::available(config) {
+        Ok(available) => available.into_iter().filter(|plugin| plugin.used_by.is_empty()).collect(),
+        // Every backend says for itself that its file is not there.
+        Err(_) => Vec::new(),
+    };
+    let fine = status.iter().all(|backend| !matches!(backend.health, Health::Down(_)));
     if json {
-        serde_json::to_writer_pretty(&mut *out, &listing)?;
+        serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "backends": status, "unused": unused }))?;
         writeln!(out)?;
     } else {
-        table(&listing, &config.plugins.dir, out)?;
+        for backend in &status {
+            row(backend, out)?;
+        }
+        for plugin in &unused {
+            writeln!(out, "  {:<20} used by no backend, so it can do nothing", plugin.plugin)?;
+        }
     }
-    Ok(if failed { Outcome::Problem } else { Outcome::Fine })
+    Ok(if fine { Outcome::Fine } else { Outcome::Problem })
 }
 
-/// How many characters of a digest tell files apart at a glance; `--json` and `inspect` have all of it.
-const SHORT_DIGEST: usize = 12;
-
-fn table(listing: &Listing, dir: &Path, out: &mut dyn Write) -> io::Result<()> {
-    let rows: Vec<[String; 5]> = listing
-        .backends
-        .iter()
-        .map(|backend| {
-            let (sign, health) = match &backend.health {
-                Health::Ok => ("✓", "ok".to_owned()),
-                Health::Loading => ("⚠", "it is still loading".to_owned()),
-                Health::Degraded(reason) => ("⚠", shown_up_to(reason, LONGEST)),
-                Health::Down(reason) => ("✗", shown_up_to(reason, LONGEST)),
-            };
-            let digest = backend.digest.as_deref().map_or("-", |digest| digest.get(..SHORT_DIGEST).unwrap_or(digest));
-            let version = backend.version.as_deref().unwrap_or("-");
-            [
-                format!("{sign} {}", backend.name),
-                backend.plugin.clone(),
-                shown_up_to(version, LONGEST),
-                digest.to_owned(),
-                health,
-            ]
-        })
-        .collect();
-    let header = ["  BACKEND", "PLUGIN", "VERSION", "DIGEST", "HEALTH"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(header).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let [a, b, c, d] = [width(0), width(1), width(2), width(3)];
-    for [name, plugin, version, digest, health] in &rows {
-        writeln!(out, "{name:<a$}  {plugin:<b$}  {version:<c$}  {digest:<d$}  {health}")?;
+fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
+    let (sign, health) = match &backend.health {
+        Health::Ok | Health::Loading => ('✓', String::new()),
+        Health::Degraded(reason) => ('⚠', shown(reason)),
+        Health::Down(reason) => ('✗', shown(reason)),
+    };
+    let version = shown(backend.version.as_deref().unwrap_or("-"));
+    writeln!(out, "{sign} {:<20} {} {version}", backend.name.as_str(), backend.plugin)?;
+    if let Some(digest) = &backend.digest {
+        writeln!(out, "    sha256 {digest}")?;
     }
-    if !listing.available.is_empty() {
-        writeln!(out, "\navailable in {}, used by no backend:", dir.display())?;
-        for plugin in &listing.available {
-            writeln!(out, "  {}", shown_up_to(&plugin.plugin, LONGEST))?;
+    for grant in &backend.grants {
+        match &grant.target {
+            Some(target) => writeln!(out, "    granted `{}`: {target}", grant.endpoint)?,
+            None => writeln!(
+                out,
+                "    not granted `{}`: {}",
+                shown(&grant.endpoint),
+                shown(grant.purpose.as_deref().unwrap_or_default())
+            )?,
         }
+    }
+    if !health.is_empty() {
+        writeln!(out, "    {health}")?;
     }
     Ok(())
 }
 
-fn inspect(
-    config: anyhow::Result<Arc<Config>>,
-    named: &Path,
-    json: bool,
-    tools: Tools,
-    out: &mut dyn Write,
-) -> anyhow::Result<Outcome> {
-    let file = find(config.as_ref().ok(), named);
-    // A component can be looked at without a configuration. Its code is then kept nowhere.
-    let nowhere;
-    let (limits, cache) = match &config {
-        Ok(config) => (config.plugins.limits.clone(), config.plugins.cache_dir.clone()),
-        Err(_) => {
-            nowhere = tempfile::tempdir().context("cannot make a directory for the compiled code")?;
-            (PluginLimits::default(), nowhere.path().to_owned())
+/// The file that is meant: one of this path, or the one in `plugins.dir` that a backend would name so. Only for a name
+/// a configuration is needed.
+fn find(load: impl FnOnce() -> anyhow::Result<Arc<Config>>, named: &Path) -> anyhow::Result<PathBuf> {
+    let is_name = named.components().count() == 1 && named.extension().is_none();
+    let (true, false, Some(name)) = (is_name, named.exists(), named.to_str()) else { return Ok(named.to_owned()) };
+    let name = shown(name);
+    let config = match load() {
+        Ok(config) => config,
+        Err(error) => {
+            anyhow::bail!("`{name}` is no file, and whether it is the name of a plugin is not known: {error:#}")
         }
     };
+    let dir = &config.plugins.dir;
+    let file = dir.join(format!("{name}.wasm"));
     if !file.exists() {
-        match &config {
-            Ok(config) => bail!(
-                "`{}` is neither a file nor a plugin in {}: `pacer plugin list` shows those that are there",
-                named.display(),
-                config.plugins.dir.display()
-            ),
-            Err(error) => {
-                bail!("`{}` is no file, and could not be looked up as the name of a plugin: {error}", named.display())
-            }
-        }
+        anyhow::bail!(
+            "`{name}` is neither a file nor a plugin in {}: `pacer plugin list` shows those that are there",
+            dir.display()
+        );
     }
-    let inspection = block_on(async { Ok(plugins::inspect(&file, &limits, &cache, tools.compiler).await?) })?;
+    Ok(file)
+}
+
+/// Needs no configuration: nothing is granted, and what is compiled is thrown away.
+fn inspect(file: &Path, json: bool, tools: Tools, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+    let cache = tempfile::tempdir()?;
+    let limits = crate::config::PluginLimits::default();
+    let inspection = super::block_on(async {
+        let inspected = plugins::inspect(file, &limits, &cache.path().join("code"), tools.compiler).await;
+        inspected.map_err(|error| anyhow::anyhow!(error.chain()))
+    })?;
     if json {
         serde_json::to_writer_pretty(&mut *out, &inspection)?;
         writeln!(out)?;
     } else {
-        describe(&inspection, out)?;
+        show(&inspection, out)?;
     }
-    Ok(if inspection.refused.is_some() { Outcome::Problem } else { Outcome::Fine })
+    Ok(if inspection.refused.is_none() { Outcome::Fine } else { Outcome::Problem })
 }
 
-/// A file, or the name of one in `plugins.dir` as the configuration writes it.
-fn find(config: Option<&Arc<Config>>, named: &Path) -> PathBuf {
-    let is_name = named.components().count() == 1 && named.extension().is_none();
-    match (config, named.to_str()) {
-        (Some(config), Some(name)) if is_name && !named.is_file() => config.plugins.dir.join(format!("{name}.wasm")),
-        _ => named.to_owned(),
-    }
-}
-
-fn describe(inspection: &Inspection, out: &mut dyn Write) -> io::Result<()> {
-    let shown = |text: &str| shown_up_to(text, LONGEST);
-    let line = |out: &mut dyn Write, title: &str, text: &str| writeln!(out, "{title:<12} {text}");
+fn show(inspection: &Inspection, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "{}", inspection.file.display())?;
+    writeln!(out, "  size    {} bytes", inspection.size)?;
+    writeln!(out, "  sha256  {}", inspection.digest)?;
     if let Some(description) = &inspection.description {
         writeln!(
             out,
-            "{} {}: {}\n",
+            "  backend {} {}: {}",
             shown(&description.name),
             shown(&description.version),
             shown(&description.summary)
         )?;
-    }
-    line(out, "file", &inspection.file.display().to_string())?;
-    line(out, "size", &format!("{} bytes", inspection.size))?;
-    line(out, "digest", &format!("sha256:{}", inspection.digest))?;
-    line(out, "host speaks", &inspection.contract)?;
-    if !inspection.not_offered.is_empty() {
-        line(out, "not offered", &shown(&inspection.not_offered.join(", ")))?;
-    }
-    if let Some(refused) = &inspection.refused {
-        line(out, "refused", &shown(refused))?;
-    }
-    let Some(description) = &inspection.description else { return Ok(()) };
-    line(out, "capabilities", &shown(&or_none(&description.capabilities)))?;
-    line(out, "bootstraps", &shown(&or_none(&description.bootstraps)))?;
-    writeln!(out, "\nendpoints")?;
-    if description.endpoints.is_empty() {
-        writeln!(out, "  none")?;
-    }
-    for endpoint in &description.endpoints {
-        let need = if endpoint.required { "required" } else { "optional" };
-        writeln!(out, "  {} ({need}): {}", shown(&endpoint.name), shown(&endpoint.purpose))?;
-        if !endpoint.example.is_empty() {
-            writeln!(out, "    for instance `{}`", shown(&endpoint.example))?;
+        writeln!(out, "  takes   {}", shown(&description.bootstraps.join(", ")))?;
+        writeln!(out, "  can     {}", shown(&description.capabilities.join(", ")))?;
+        writeln!(out, "wants")?;
+        for endpoint in &description.endpoints {
+            let need = if endpoint.required { "needed" } else { "optional" };
+            writeln!(
+                out,
+                "  `{}` ({need}): {}, for instance {}",
+                shown(&endpoint.name),
+                shown(&endpoint.purpose),
+                shown(&endpoint.example)
+            )?;
+        }
+        for (title, schema) in [
+            ("settings of the backend", &description.settings_schema),
+            ("settings of a pool", &description.pool_schema),
+        ] {
+            writeln!(out, "{title}")?;
+            settings(schema, out)?;
         }
     }
-    for (title, schema) in
-        [("settings of the backend", &description.settings_schema), ("settings of a pool", &description.pool_schema)]
-    {
-        writeln!(out, "\n{title}")?;
-        settings(schema, out)?;
+    if !inspection.imports.is_empty() {
+        writeln!(out, "imports")?;
+        for import in &inspection.imports {
+            let offered = if inspection.not_offered.contains(import) { "  (not offered by this host)" } else { "" };
+            writeln!(out, "  {}{offered}", shown(import))?;
+        }
     }
-    Ok(())
+    match &inspection.refused {
+        Some(reason) => writeln!(out, "✗ it would be refused: {}", shown(reason)),
+        None => writeln!(out, "✓ it fits this pacer ({})", inspection.contract),
+    }
 }
 
-fn or_none(words: &[String]) -> String {
-    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
-}
-
-/// The keys of a schema; whoever needs all of it takes `--json`.
-fn settings(schema: &Value, out: &mut dyn Write) -> io::Result<()> {
-    let properties = schema.get("properties").and_then(Value::as_object);
-    let Some(properties) = properties.filter(|properties| !properties.is_empty()) else {
+/// The keys of a schema, a line each.
+fn settings(schema: &serde_json::Value, out: &mut dyn Write) -> std::io::Result<()> {
+    let Some(properties) = schema["properties"].as_object().filter(|properties| !properties.is_empty()) else {
         return writeln!(out, "  none");
     };
-    let required = schema.get("required").and_then(Value::as_array);
+    let required = schema["required"].as_array();
     for (key, property) in properties {
-        let must = required.is_some_and(|required| required.iter().any(|name| name == key));
-        let mut facts = vec![kind(property)];
-        if must {
-            facts.push("required".to_owned());
-        }
-        if let Some(default) = property.get("default") {
-            facts.push(format!("default `{default}`"));
-        }
-        facts.retain(|fact| !fact.is_empty());
-        let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
-        let about = property.get("description").and_then(Value::as_str).unwrap_or_default();
-        let line = format!("{key}{facts}: {about}");
-        writeln!(out, "  {}", shown_up_to(line.trim_end_matches([':', ' ']), LONGEST))?;
+        let needed = required.is_some_and(|keys| keys.iter().any(|required| required == key));
+        let default = property.get("default").filter(|default| !default.is_null());
+        let default = default.map(|default| format!(" (default {default})")).unwrap_or_default();
+        let description = property["description"].as_str().unwrap_or_default();
+        let line = format!("{key}{}: {description}{default}", if needed { ", required" } else { "" });
+        writeln!(out, "  {}", shown(&line))?;
     }
     Ok(())
 }
 
-fn kind(property: &Value) -> String {
-    if let Some(words) = property.get("enum").and_then(Value::as_array) {
-        return words
-            .iter()
-            .map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned))
-            .collect::<Vec<_>>()
-            .join("|");
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::SystemClock, plugins::Compiler};
+
+    fn tools() -> Tools {
+        Tools { compiler: Compiler::InProcess, clock: Arc::new(SystemClock) }
     }
-    match property.get("type") {
-        Some(Value::String(kind)) => kind.clone(),
-        Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("|"),
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => String::new(),
+
+    #[test]
+    fn what_is_no_component_is_inspected_and_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.wasm");
+        std::fs::write(&file, b"\0asm\x01\0\0\0").unwrap();
+        let mut out = Vec::new();
+        assert_eq!(inspect(&file, false, tools(), &mut out).unwrap(), Outcome::Problem);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("✗ it would be refused: ") && text.contains("core module"), "{text}");
+        let missing = inspect(&dir.path().join("none.wasm"), false, tools(), &mut Vec::new()).unwrap_err().to_string();
+        assert!(missing.contains("none.wasm"), "{missing}");
+    }
+
+    #[test]
+    fn settings_are_listed_with_what_is_needed_and_what_they_default_to() {
+        let schema = serde_json::json!({ "required": ["image"], "properties": {
+            "image": { "description": "what to run" }, "pull": { "description": "when to pull", "default": "missing" },
+        }});
+        let mut out = Vec::new();
+        settings(&schema, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "  image, required: what to run\n  pull: when to pull (default \"missing\")\n");
     }
 }

@@ -33,14 +33,14 @@ fn pacer_with(directory: &Path, arguments: &[&str], input: &[u8]) -> Said {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .expect("pacer starts");
     // Who refuses early does not read to the end.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    let output = child.wait_with_output().unwrap();
+    let _ = child.stdin.take().expect("it is piped").write_all(input);
+    let output = child.wait_with_output().expect("it ends");
     Said {
-        code: output.status.code().unwrap(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
+        code: output.status.code().expect("it ends by itself"),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
     }
 }
 
@@ -59,9 +59,9 @@ impl Said {
 
 /// What `check --json` found about one subject.
 fn findings(said: &Said, subject: &str) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let json = said.json();
-    let findings = json["findings"].as_array().unwrap().iter().filter(|finding| finding["subject"] == subject);
+    let findings = json["findings"].as_array().expect("a list").iter().filter(|finding| finding["subject"] == subject);
     findings.map(|finding| (text(&finding["level"]), text(&finding["message"]))).collect()
 }
 
@@ -103,7 +103,7 @@ fn check_judges_settings_by_key() {
                     { name: small, backend: guest, settings: { unheard_of: 1 } }] }]";
     let world = World::new("  guest: { plugin: guest, settings: { unheard_of: 1 } }", projects);
     let said = pacer(world.dir.path(), &["check"]);
-    said.says(1, &["✗ backend guest", "backends.guest.settings", "projects[p].pools[small].settings", "unheard_of"]);
+    said.says(1, &["✗ settings", "backends.guest.settings", "projects[p].pools[small].settings", "unheard_of"]);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn check_online_asks_github_and_the_backends() {
     let world = World::new(ONE, "");
     let said = pacer(world.dir.path(), &["check", "--online", "--json"]);
     assert_eq!(said.code, 1, "{}{}", said.out, said.err);
-    assert_eq!(findings(&said, "github app")[0].0, "error");
+    assert_eq!(findings(&said, "GitHub")[0].0, "error");
     let backend = findings(&said, "backend guest");
     assert!(backend.iter().any(|(_, message)| message.contains("answers; `app-1` has ")), "{backend:?}");
 }
@@ -132,12 +132,12 @@ fn plugins_are_listed_with_the_files_that_nobody_uses() {
     let world = World::new("  guest: { plugin: guest }", "");
     world.put("spare", guest());
     let said = pacer(world.dir.path(), &["plugin", "list"]);
-    said.says(0, &["  BACKEND", "✓ guest", "  ok\n", "used by no backend:\n  spare\n"]);
+    said.says(0, &["✓ guest", "    sha256 ", "  spare", "used by no backend"]);
     let json = pacer(world.dir.path(), &["plugin", "list", "--json"]).json();
     assert_eq!(json["backends"][0]["health"]["status"], "ok");
     assert_eq!(json["backends"][0]["digest"].as_str().unwrap().len(), 64);
-    assert_eq!(json["available"].as_array().unwrap().len(), 1);
-    assert_eq!(json["available"][0]["plugin"], "spare");
+    assert_eq!(json["unused"].as_array().unwrap().len(), 1);
+    assert_eq!(json["unused"][0]["plugin"], "spare");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_component_is_inspected_by_its_name_its_file_and_without_a_configuration() {
     let world = World::new(ONE, "");
     let file = world.dir.path().join("plugins/guest.wasm");
     let by_name = pacer(world.dir.path(), &["plugin", "inspect", "guest"]);
-    by_name.says(0, &["digest       sha256:", "host speaks  pacer:backend@0.1.0", "settings of a pool"]);
+    by_name.says(0, &["  sha256  ", "✓ it fits this pacer (pacer:backend@0.1.0)", "settings of a pool"]);
     let by_file = pacer(world.dir.path(), &["plugin", "inspect", "plugins/guest.wasm", "--json"]);
     assert_eq!(by_file.code, 0, "{}", by_file.err);
     let digest = by_file.json()["digest"].as_str().unwrap().to_owned();
@@ -171,7 +171,8 @@ fn a_component_is_inspected_by_its_name_its_file_and_without_a_configuration() {
 fn what_cannot_be_inspected_says_why() {
     let world = World::new(ONE, "");
     world.put("odd", b"\0asm\x01\0\0\0");
-    pacer(world.dir.path(), &["plugin", "inspect", "odd"]).says(1, &["refused ", "core module", "digest "]);
+    pacer(world.dir.path(), &["plugin", "inspect", "odd"])
+        .says(1, &["✗ it would be refused: ", "core module", "sha256"]);
     pacer(world.dir.path(), &["plugin", "inspect", "unheard-of"])
         .says(1, &["`unheard-of` is neither a file nor a plugin in ", "`pacer plugin list`"]);
     let elsewhere = tempfile::tempdir().unwrap();

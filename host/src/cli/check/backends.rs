@@ -22,7 +22,6 @@ pub(super) async fn look(config: &Arc<Config>, ask: bool, tools: &Tools) -> Vec<
         Err(error) => return vec![finding(Level::Error, "backends", error.chain())],
     };
     host.settled().await;
-    let judged = host.validate(config).await;
     let mut findings = Vec::new();
     for status in host.status() {
         let subject = format!("backend {}", status.name);
@@ -43,11 +42,14 @@ pub(super) async fn look(config: &Arc<Config>, ask: bool, tools: &Tools) -> Vec<
                 Err(error) => finding(Level::Error, &subject, shown_up_to(&error.to_string(), REASON)),
             });
         }
-        findings.extend(settings(&judged, config, &status).map(|judged| {
-            let level = if judged.is_error() { Level::Error } else { Level::Warning };
-            finding(level, &subject, judged.to_string())
-        }));
     }
+    // That a backend is not loaded was said of the backend.
+    let judged = host.validate(config).await.into_iter();
+    let judged = judged.filter(|judged| config.backends.keys().all(|name| judged.key != format!("backends.{name}")));
+    findings.extend(judged.map(|judged| {
+        let level = if judged.is_error() { Level::Error } else { Level::Warning };
+        finding(level, "settings", judged.to_string())
+    }));
     findings
 }
 
@@ -90,8 +92,9 @@ fn granted(subject: &str, status: &BackendStatus, grant: &Grant) -> Finding {
     let key = format!("backends.{}.endpoints.{}", status.name, grant.endpoint);
     let (level, message) = match (&grant.target, &grant.purpose) {
         (Some(target), Some(purpose)) => {
-            let root = if grant.root_equivalent { "; whoever may use it is as good as root there" } else { "" };
-            (Level::Ok, format!("endpoint `{}` is granted, {target}: {purpose}{root}", grant.endpoint))
+            let root = if grant.root_equivalent { "; it gives control of that machine, as root" } else { "" };
+            let level = if grant.root_equivalent { Level::Warning } else { Level::Ok };
+            (level, format!("endpoint `{}` is granted, {target}: {purpose}{root}", grant.endpoint))
         }
         (Some(target), None) => (
             Level::Warning,
@@ -99,26 +102,11 @@ fn granted(subject: &str, status: &BackendStatus, grant: &Grant) -> Finding {
         ),
         (None, purpose) => {
             let purpose = purpose.as_deref().unwrap_or_default();
-            let (level, word) = if grant.required { (Level::Error, "needed") } else { (Level::Ok, "optional") };
-            let way_out = if grant.required { format!("; add `{key}`") } else { String::new() };
-            (level, format!("endpoint `{}` is {word} and not granted: {purpose}{way_out}", grant.endpoint))
+            let (level, word) = if grant.required { (Level::Error, "needed") } else { (Level::Warning, "optional") };
+            (level, format!("endpoint `{}` is {word} and not granted: {purpose}; add `{key}`", grant.endpoint))
         }
     };
     finding(level, subject, message)
-}
-
-/// What was found about this backend: its own settings, and those of the pools that use it.
-fn settings<'a>(
-    judged: &'a [plugins::Finding],
-    config: &'a Config,
-    status: &'a BackendStatus,
-) -> impl Iterator<Item = &'a plugins::Finding> {
-    let mut prefixes = vec![format!("backends.{}.", status.name)];
-    for project in &config.projects {
-        let pools = project.pools.iter().filter(|pool| pool.backend == status.name);
-        prefixes.extend(pools.map(|pool| format!("projects[{}].pools[{}].", project.name, pool.name)));
-    }
-    judged.iter().filter(move |finding| prefixes.iter().any(|prefix| finding.key.starts_with(prefix)))
 }
 
 #[cfg(test)]
@@ -161,8 +149,8 @@ mod tests {
         let purpose = Some("the engine's API");
         check(
             grant(Some("unix:/run/docker.sock"), purpose, true),
-            Level::Ok,
-            "endpoint `engine` is granted, unix:/run/docker.sock: the engine's API; whoever may use it is as good as root there",
+            Level::Warning,
+            "endpoint `engine` is granted, unix:/run/docker.sock: the engine's API; it gives control of that machine, as root",
         );
         check(
             grant(Some("http://h:80"), None, false),
@@ -176,8 +164,8 @@ mod tests {
         );
         check(
             grant(None, purpose, false),
-            Level::Ok,
-            "endpoint `engine` is optional and not granted: the engine's API",
+            Level::Warning,
+            "endpoint `engine` is optional and not granted: the engine's API; add `backends.engine.endpoints.engine`",
         );
     }
 

@@ -12,7 +12,7 @@ use crate::{
     clock::SharedClock,
     config::{Config, Scope},
     fleet::runner::Target,
-    github::{App, Client, GitHubErrorKind, Installation},
+    github::{App, Client, GitHubError, GitHubErrorKind, Installation},
     routing::{RepoName, shown},
 };
 
@@ -25,7 +25,11 @@ const AT_ONCE: usize = 8;
 /// The one event that pacer lives on.
 const EVENT: &str = "workflow_job";
 
-const APP: &str = "github app";
+/// Subjects of findings.
+const APP: &str = "GitHub";
+const PERMISSIONS: &str = "permissions";
+const EVENTS: &str = "events";
+const INSTALLATIONS: &str = "installations";
 
 /// A permission of the App, and what it is for.
 struct Need {
@@ -62,7 +66,7 @@ async fn ask(config: &Config, clock: SharedClock) -> Vec<Finding> {
     };
     let (client, app, installations) = match answer.await {
         Ok(answer) => answer,
-        Err::<_, crate::github::GitHubError>(error) => return vec![finding(Level::Error, APP, error.message)],
+        Err::<_, GitHubError>(error) => return vec![finding(Level::Error, APP, error.message)],
     };
     let needs = needs(config);
     let mut findings = judge_app(&app, &needs);
@@ -72,7 +76,7 @@ async fn ask(config: &Config, clock: SharedClock) -> Vec<Finding> {
         let client = client.clone();
         async move {
             let answer = client.installation_on(&Target::Repo(repo.clone())).await;
-            (repo, answer.map(drop).map_err(|error| (error.kind, error.message)))
+            (repo, answer)
         }
     });
     let covered: Vec<_> = covered.buffered(AT_ONCE).collect().await;
@@ -146,7 +150,7 @@ fn judge_app(app: &App, needs: &[Need]) -> Vec<Finding> {
         };
         finding(
             Level::Error,
-            APP,
+            PERMISSIONS,
             format!(
                 "permission `{}:{}` is missing, {has}: {}; in the App's settings at GitHub, Permissions & events, set \
                  {} to {}, then accept it on every installation",
@@ -160,7 +164,11 @@ fn judge_app(app: &App, needs: &[Need]) -> Vec<Finding> {
     }));
     if lacking.is_empty() {
         let names: Vec<_> = needs.iter().map(|need| format!("`{}:{}`", need.permission, need.access)).collect();
-        findings.push(finding(Level::Ok, APP, format!("has the permissions that are needed: {}", names.join(", "))));
+        findings.push(finding(
+            Level::Ok,
+            PERMISSIONS,
+            format!("has the permissions that are needed: {}", names.join(", ")),
+        ));
     }
     for (permission, access) in &app.permissions {
         let most = needs.iter().find(|need| need.permission == permission).map(|need| need.most);
@@ -171,7 +179,7 @@ fn judge_app(app: &App, needs: &[Need]) -> Vec<Finding> {
         };
         findings.push(finding(
             Level::Warning,
-            APP,
+            PERMISSIONS,
             format!(
                 "permission `{}:{}` is more than pacer needs: {way_out}, in the App's settings at GitHub",
                 shown(permission),
@@ -180,11 +188,11 @@ fn judge_app(app: &App, needs: &[Need]) -> Vec<Finding> {
         ));
     }
     findings.push(if app.events.iter().any(|event| event == EVENT) {
-        finding(Level::Ok, APP, format!("is subscribed to `{EVENT}`"))
+        finding(Level::Ok, EVENTS, format!("is subscribed to `{EVENT}`"))
     } else {
         finding(
             Level::Error,
-            APP,
+            EVENTS,
             format!(
                 "is not subscribed to `{EVENT}`, so no job is heard of: in the App's settings at GitHub, Permissions & \
                  events, tick Workflow job under Subscribe to events"
@@ -197,7 +205,7 @@ fn judge_app(app: &App, needs: &[Need]) -> Vec<Finding> {
         let others = others.join(", ");
         findings.push(finding(
             Level::Warning,
-            APP,
+            EVENTS,
             format!("is subscribed to {others} too, which pacer drops: untick what is not `{EVENT}`"),
         ));
     }
@@ -236,7 +244,6 @@ fn judge_installations(
 ) -> (Vec<Finding>, Vec<RepoName>) {
     let (mut findings, mut selected) = (Vec::new(), Vec::new());
     for (key, (owner, repos)) in bound(config) {
-        let subject = format!("installation {owner}");
         let found = installations
             .iter()
             .find(|found| found.account.as_ref().is_some_and(|account| account.login.to_lowercase() == key));
@@ -250,7 +257,7 @@ fn judge_installations(
             };
             findings.push(finding(
                 Level::Error,
-                subject,
+                INSTALLATIONS,
                 format!(
                     "the App is not installed on `{owner}`, and {what}: install it there, from the App's page at GitHub"
                 ),
@@ -260,8 +267,8 @@ fn judge_installations(
         if installation.suspended_at.is_some() {
             findings.push(finding(
                 Level::Error,
-                subject,
-                format!("it is suspended: an owner of `{owner}` can end that in the installation's settings at GitHub"),
+                INSTALLATIONS,
+                format!("the one on `{owner}` is suspended: an owner of `{owner}` can end that in the installation's settings at GitHub"),
             ));
             continue;
         }
@@ -283,9 +290,9 @@ fn judge_installations(
         if !lacking.is_empty() {
             findings.push(finding(
                 Level::Error,
-                subject,
+                INSTALLATIONS,
                 format!(
-                    "it does not grant {}: an owner of `{owner}` has to accept the App's permissions in the \
+                    "the one on `{owner}` does not grant {}: an owner of `{owner}` has to accept the App's permissions in the \
                      installation's settings at GitHub",
                     lacking.join(", ")
                 ),
@@ -301,33 +308,33 @@ fn judge_installations(
             1 => "1 bound repository".to_owned(),
             count => format!("{count} bound repositories"),
         };
-        findings.push(finding(Level::Ok, subject, format!("{} is there, for {covers}", installation.id)));
+        findings.push(finding(Level::Ok, INSTALLATIONS, format!("on `{owner}`, for {covers}")));
     }
     (findings, selected)
 }
 
 /// What came of asking about each repository.
-fn judge_selected(answers: Vec<(RepoName, Result<(), (GitHubErrorKind, String)>)>) -> Vec<Finding> {
+fn judge_selected(answers: Vec<(RepoName, Result<i64, GitHubError>)>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut covered = 0_usize;
     for (repo, answer) in answers {
         let message = match answer {
-            Ok(()) => {
+            Ok(_) => {
                 covered += 1;
                 continue;
             }
-            Err((GitHubErrorKind::NotFound, _)) => format!(
-                "the installation on `{}` is for selected repositories and this is not one of them, or it does not \
+            Err(error) if error.kind == GitHubErrorKind::NotFound => format!(
+                "the one on `{}` is for selected repositories and `{repo}` is not one of them, or it does not \
                  exist: add it in the installation's settings at GitHub, or correct its name",
                 repo.owner()
             ),
-            Err((_, message)) => message,
+            Err(error) => error.message,
         };
-        findings.push(finding(Level::Error, format!("repository {repo}"), message));
+        findings.push(finding(Level::Error, INSTALLATIONS, message));
     }
     if covered > 0 {
         let repositories = if covered == 1 { "repository" } else { "repositories" };
-        findings.push(finding(Level::Ok, APP, format!("{covered} selected {repositories} can be reached")));
+        findings.push(finding(Level::Ok, INSTALLATIONS, format!("{covered} selected {repositories} can be reached")));
     }
     findings
 }

@@ -24,7 +24,9 @@ pub async fn list(Extract(state): Extract<State>) -> Markup {
             }
             div.where { @for grant in &backend.grants { p { b { (text::visible(&grant.name)) } " → " span.mono { (text::visible(&grant.target)) } } } }
             div.when { @for latency in &backend.latencies {
-                p.sub { (text::visible(&latency.operation)) ": " (format!("{:.1} ms, p99 {:.1} ms", latency.p50_ms, latency.p99_ms)) }
+                p.sub title={ "p99 " (format!("{:.1} ms", latency.p99_ms)) ", " (latency.calls) " calls" } {
+                    (text::visible(&latency.operation)) " " (format!("{:.1} ms", latency.p50_ms))
+                }
             } }
         } } } }
     };
