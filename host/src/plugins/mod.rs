@@ -18,6 +18,7 @@ mod judge;
 mod load;
 mod log;
 mod model;
+mod redact;
 mod state;
 
 pub use bindings::CONTRACT;
