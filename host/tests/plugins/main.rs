@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails where it stands")]
 
 mod calls;
+mod commands;
 mod compiling;
 mod limits;
 mod loading;
