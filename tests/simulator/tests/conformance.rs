@@ -1,6 +1,8 @@
 //! The fake GitHub against GitHub's own published description: every answer fits the schema of its status, and what
 //! the description requires of a request is refused when it is missing.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail a test by panicking, as tests do")]
+
 use std::{collections::BTreeSet, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
