@@ -8,7 +8,7 @@ use std::{
 };
 
 use pacer_simulator::{Settings, Simulator, github};
-use pacer_tests::{pacer::TestPacer, world::World};
+use pacer_tests::{pacer::TestPacer, wait::eventually, world::World};
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use tokio::runtime;
 
@@ -68,6 +68,13 @@ impl Bench {
             fill(&pacer.folder().join("pacer.db"), jobs).await?;
         }
         pacer.start().await;
+        // Components are compiled beside the start; what a job waits for that is not what is measured here.
+        eventually("the backend is loaded", PATIENCE, async || {
+            let backends = pacer.api.get("/api/v1/backends").await.json();
+            let backends = backends["items"].as_array()?.clone();
+            backends.iter().any(|backend| backend["name"] == "sim" && backend["health"]["status"] == "ok").then_some(())
+        })
+        .await;
         world.deliver_to(&pacer);
         Ok(Self { world, pacer })
     }
