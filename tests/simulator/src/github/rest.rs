@@ -3,23 +3,30 @@
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, Query, Request, State},
+    extract::{Path, Query, State},
     http::{HeaderMap, StatusCode, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 use super::{
-    GitHub, auth, payload,
+    GitHub, auth, limits, payload,
+    permissions::{ACTIONS, ADMINISTRATION, Access, Installation, Narrowing, Need, ORGANIZATION_RUNNERS},
     runner::Config,
+    shapes,
     state::{self, Runner, Scope, Token},
 };
-use crate::faults;
+
+const READ_RUNNERS: Need = Need(ADMINISTRATION, Access::Read);
+const WRITE_RUNNERS: Need = Need(ADMINISTRATION, Access::Write);
+const READ_ORG_RUNNERS: Need = Need(ORGANIZATION_RUNNERS, Access::Read);
+const WRITE_ORG_RUNNERS: Need = Need(ORGANIZATION_RUNNERS, Access::Write);
+const READ_JOBS: Need = Need(ACTIONS, Access::Read);
 
 /// The length of GitHub's newer installation tokens.
 const TOKEN: usize = 520;
@@ -50,17 +57,18 @@ pub fn router(github: GitHub) -> Router {
         .route("/repos/{owner}/{repo}/actions/runs/{run}/jobs", get(run_jobs))
         .route("/repos/{owner}/{repo}/actions/jobs/{job}", get(job))
         .route("/rate_limit", get(rate_limit))
-        .layer(from_fn_with_state(github.clone(), faulty))
+        .method_not_allowed_fallback(nowhere)
+        .fallback(nowhere)
+        .layer(from_fn_with_state(github.clone(), limits::around))
         .with_state(github)
 }
 
-async fn faulty(State(github): State<GitHub>, request: Request, next: Next) -> Response {
-    let operation = faults::operation(request.method(), request.uri().path());
-    github.faults().around(operation, request, next).await
+async fn nowhere() -> Refusal {
+    not_found()
 }
 
 /// A refusal in GitHub's words.
-struct Refusal(StatusCode, String, Option<Value>);
+pub struct Refusal(StatusCode, String, Option<Value>);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -74,7 +82,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn refuse(status: StatusCode, message: impl Into<String>) -> Refusal {
+pub fn refuse(status: StatusCode, message: impl Into<String>) -> Refusal {
     Refusal(status, message.into(), None)
 }
 
@@ -82,9 +90,14 @@ fn not_found() -> Refusal {
     refuse(StatusCode::NOT_FOUND, "Not Found")
 }
 
+/// What is wrong with one field of a runner, in the shape that GitHub calls simple.
 fn invalid(field: &str, message: &str) -> Refusal {
-    let errors = json!([{ "resource": "Runner", "field": field, "code": "invalid", "message": message }]);
+    let errors = json!([format!("{field} {message}")]);
     Refusal(StatusCode::UNPROCESSABLE_ENTITY, format!("Validation Failed: {field} {message}"), Some(errors))
+}
+
+fn unprocessable(message: impl Into<String>) -> Refusal {
+    refuse(StatusCode::UNPROCESSABLE_ENTITY, message)
 }
 
 type Answer = Result<Response, Refusal>;
@@ -97,19 +110,42 @@ impl GitHub {
         })
     }
 
-    /// The token must be one of the owner's installation.
-    fn as_installation(&self, headers: &HeaderMap, owner: &str) -> Result<(), Refusal> {
+    /// The token must be one of the owner's installation, and have what the call needs. What the installation does
+    /// not reach looks as if it did not exist.
+    fn as_installation(&self, headers: &HeaderMap, owner: &str, need: Need) -> Result<(), Refusal> {
         let mut state = self.inner.state();
-        let token = auth::bearer(headers).and_then(|token| state.tokens.get(token));
-        match token {
-            Some(token) if token.expires_at <= state::now() => Err(refuse(StatusCode::UNAUTHORIZED, "Bad credentials")),
-            Some(token) if token.owner == owner.to_lowercase() => Ok(()),
-            Some(_) => Err(refuse(StatusCode::FORBIDDEN, "Resource not accessible by integration")),
-            None => {
-                state.unauthorised += 1;
-                Err(refuse(StatusCode::UNAUTHORIZED, "Bad credentials"))
-            }
+        let Some(token) = auth::bearer(headers).and_then(|token| state.tokens.get(token)) else {
+            state.unauthorised += 1;
+            return Err(refuse(StatusCode::UNAUTHORIZED, "Bad credentials"));
+        };
+        let installation = state.installations.get(&token.owner);
+        let installation = installation.ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "Bad credentials"))?;
+        if token.expires_at <= state::now() {
+            Err(refuse(StatusCode::UNAUTHORIZED, "Bad credentials"))
+        } else if installation.suspended {
+            Err(suspended())
+        } else if token.owner != owner.to_lowercase() {
+            Err(not_found())
+        } else if need.met_by(&token.permissions) && need.met_by(&installation.permissions) {
+            Ok(())
+        } else {
+            Err(refuse(StatusCode::FORBIDDEN, "Resource not accessible by integration"))
         }
+    }
+
+    /// Like [`as_installation`](Self::as_installation), for a repository that the token reaches.
+    fn on_repo(&self, headers: &HeaderMap, owner: &str, repo: &str, need: Need) -> Result<Scope, Refusal> {
+        self.as_installation(headers, owner, need)?;
+        let full = format!("{owner}/{repo}").to_lowercase();
+        let state = self.inner.state();
+        let token = auth::bearer(headers).and_then(|token| state.tokens.get(token));
+        let reached = token.and_then(|token| token.repositories.as_ref()).is_none_or(|only| only.contains(&full));
+        if reached && self.knows_repo(owner, repo) { Ok(Scope::Repo(full)) } else { Err(not_found()) }
+    }
+
+    fn on_org(&self, headers: &HeaderMap, org: &str, need: Need) -> Result<Scope, Refusal> {
+        self.as_installation(headers, org, need)?;
+        if self.knows_org(org) { Ok(Scope::Org(org.to_lowercase())) } else { Err(not_found()) }
     }
 
     fn knows_repo(&self, owner: &str, repo: &str) -> bool {
@@ -117,74 +153,42 @@ impl GitHub {
         self.settings().repos.iter().any(|known| known.to_lowercase() == wanted) || self.knows_org(owner)
     }
 
-    fn knows_org(&self, org: &str) -> bool {
+    pub fn knows_org(&self, org: &str) -> bool {
         self.settings().orgs.iter().any(|known| known.eq_ignore_ascii_case(org))
     }
 
-    fn owners(&self) -> BTreeMap<u64, String> {
-        let settings = self.settings();
-        let owners = settings
-            .repos
-            .iter()
-            .filter_map(|repo| repo.split('/').next())
-            .chain(settings.orgs.iter().map(String::as_str));
-        owners.map(|owner| (payload::owner_id(owner), owner.to_owned())).collect()
+    fn installation_of(&self, owner: &str) -> Result<Installation, Refusal> {
+        self.inner.state().installations.get(&owner.to_lowercase()).cloned().ok_or_else(not_found)
+    }
+
+    fn installation(&self, id: u64) -> Result<Installation, Refusal> {
+        let state = self.inner.state();
+        let found = state.installations.values().find(|known| payload::owner_id(&known.owner) == id);
+        found.cloned().ok_or_else(not_found)
     }
 }
 
-fn permissions() -> Value {
-    json!({
-        "actions": "read", "administration": "write", "metadata": "read", "organization_self_hosted_runners": "write",
-    })
-}
-
-fn installation_json(github: &GitHub, id: u64, owner: &str) -> Value {
-    let kind = if github.knows_org(owner) { "Organization" } else { "User" };
-    let api = "https://api.github.com";
-    json!({
-        "id": id, "app_id": github.settings().app_id, "app_slug": "pacer", "client_id": "Iv1.0123456789abcdef",
-        "target_id": id, "target_type": kind,
-        "account": {
-            "login": owner, "id": id, "node_id": "MDQ6VXNlcjE=", "avatar_url": "https://avatars.githubusercontent.com/u/1?v=4",
-            "gravatar_id": "", "url": format!("{api}/users/{owner}"), "html_url": format!("https://github.com/{owner}"),
-            "followers_url": format!("{api}/users/{owner}/followers"), "following_url": format!("{api}/users/{owner}/following"),
-            "gists_url": format!("{api}/users/{owner}/gists"), "starred_url": format!("{api}/users/{owner}/starred"),
-            "subscriptions_url": format!("{api}/users/{owner}/subscriptions"), "organizations_url": format!("{api}/users/{owner}/orgs"),
-            "repos_url": format!("{api}/users/{owner}/repos"), "events_url": format!("{api}/users/{owner}/events"),
-            "received_events_url": format!("{api}/users/{owner}/received_events"), "type": kind, "site_admin": false,
-        },
-        "access_tokens_url": format!("{api}/app/installations/{id}/access_tokens"),
-        "repositories_url": format!("{api}/installation/repositories"),
-        "html_url": format!("https://github.com/settings/installations/{id}"),
-        "repository_selection": "selected", "permissions": permissions(), "events": ["workflow_job"],
-        "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "single_file_name": null,
-        "suspended_by": null, "suspended_at": null,
-    })
+fn suspended() -> Refusal {
+    refuse(StatusCode::FORBIDDEN, "This installation has been suspended")
 }
 
 async fn app(State(github): State<GitHub>, headers: HeaderMap) -> Answer {
     github.as_app(&headers)?;
-    let app = json!({
-        "id": github.settings().app_id, "slug": "pacer", "node_id": "MDExOkludGVncmF0aW9uMQ==", "client_id": "Iv1.0123456789abcdef",
-        "owner": installation_json(&github, 1, "octocat")["account"].clone(),
-        "name": "pacer", "description": "", "external_url": "https://example.com", "html_url": "https://github.com/apps/pacer",
-        "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "permissions": permissions(),
-        "events": ["workflow_job"], "installations_count": github.owners().len(),
-    });
-    Ok(Json(app).into_response())
+    let count = github.inner.state().installations.len();
+    Ok(Json(shapes::app(&github, &github.settings().permissions, count)).into_response())
 }
 
-async fn installations(State(github): State<GitHub>, headers: HeaderMap) -> Answer {
+async fn installations(State(github): State<GitHub>, Query(paging): Query<Paging>, headers: HeaderMap) -> Answer {
     github.as_app(&headers)?;
-    let all: Vec<Value> = github.owners().iter().map(|(id, owner)| installation_json(&github, *id, owner)).collect();
-    Ok(Json(all).into_response())
+    let all: Vec<Installation> = github.inner.state().installations.values().cloned().collect();
+    let (part, links) = paging.cut(all, "/app/installations");
+    let part: Vec<Value> = part.iter().map(|known| shapes::installation(&github, known)).collect();
+    Ok((links, Json(part)).into_response())
 }
 
 async fn installation(State(github): State<GitHub>, Path(id): Path<u64>, headers: HeaderMap) -> Answer {
     github.as_app(&headers)?;
-    let owners = github.owners();
-    let owner = owners.get(&id).ok_or_else(not_found)?;
-    Ok(Json(installation_json(&github, id, owner)).into_response())
+    Ok(Json(shapes::installation(&github, &github.installation(id)?)).into_response())
 }
 
 async fn repo_installation(
@@ -196,7 +200,7 @@ async fn repo_installation(
     if !github.knows_repo(&owner, &repo) {
         return Err(not_found());
     }
-    Ok(Json(installation_json(&github, payload::owner_id(&owner), &owner)).into_response())
+    Ok(Json(shapes::installation(&github, &github.installation_of(&owner)?)).into_response())
 }
 
 async fn org_installation(State(github): State<GitHub>, Path(org): Path<String>, headers: HeaderMap) -> Answer {
@@ -204,24 +208,45 @@ async fn org_installation(State(github): State<GitHub>, Path(org): Path<String>,
     if !github.knows_org(&org) {
         return Err(not_found());
     }
-    Ok(Json(installation_json(&github, payload::owner_id(&org), &org)).into_response())
+    Ok(Json(shapes::installation(&github, &github.installation_of(&org)?)).into_response())
 }
 
-async fn access_token(State(github): State<GitHub>, Path(id): Path<u64>, headers: HeaderMap) -> Answer {
+async fn access_token(State(github): State<GitHub>, Path(id): Path<u64>, headers: HeaderMap, body: Bytes) -> Answer {
     github.as_app(&headers)?;
-    let owner = github.owners().remove(&id).ok_or_else(not_found)?;
-    let expires_at = state::now() + Duration::from_secs(3600);
-    let token = {
-        let mut state = github.inner.state();
-        let token = format!("ghs_{}_{}", github.settings().app_id, state.dice.hex(TOKEN - 12));
-        state.tokens.insert(token.clone(), Token { owner: owner.to_lowercase(), expires_at });
-        token
+    let installation = github.installation(id)?;
+    if installation.suspended {
+        return Err(suspended());
+    }
+    let narrowing: Narrowing = match body.as_ref() {
+        b"" => Narrowing::default(),
+        body => serde_json::from_slice(body).map_err(|error| unprocessable(format!("Invalid request.\n\n{error}")))?,
     };
-    let expires_at = Timestamped(expires_at).to_string();
-    let body = json!({
-        "token": token, "expires_at": expires_at, "permissions": permissions(), "repository_selection": "selected",
+    let permissions = narrowing
+        .permissions(&installation.permissions)
+        .ok_or_else(|| unprocessable("The permissions requested are not granted to this installation."))?;
+    let known = |full: &str| full.split_once('/').is_some_and(|(owner, repo)| github.knows_repo(owner, repo));
+    let by_id = |id: u64| github.settings().repos.iter().find(|full| payload::owner_id(full) == id).cloned();
+    let repositories = narrowing.repositories(&installation.owner, known, by_id).map_err(|()| {
+        unprocessable(
+            "There is at least one repository that does not exist or is not accessible to the parent installation.",
+        )
+    })?;
+    let expires_at = state::now() + Duration::from_secs(3600);
+    let mut answer = json!({
+        "expires_at": Timestamped(expires_at).to_string(), "permissions": permissions, "repository_selection": "selected",
     });
-    Ok((StatusCode::CREATED, Json(body)).into_response())
+    if let Some(repositories) = &repositories {
+        let organization = github.knows_org(&installation.owner);
+        let full = repositories.iter().map(|full| payload::repository(full, shapes::API, organization));
+        answer["repositories"] = full.collect();
+    }
+    let mut state = github.inner.state();
+    let start = format!("ghs_{}_", github.settings().app_id);
+    let token = format!("{start}{}", state.dice.hex(TOKEN.saturating_sub(start.len())));
+    answer["token"] = token.clone().into();
+    let owner = installation.owner.to_lowercase();
+    state.tokens.insert(token, Token { owner, expires_at, permissions, repositories });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 /// A time as GitHub writes it: whole seconds.
@@ -248,24 +273,18 @@ async fn repo_jit(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    github.as_installation(&headers, &owner)?;
-    if !github.knows_repo(&owner, &repo) {
-        return Err(not_found());
-    }
-    jit(&github, Scope::Repo(format!("{owner}/{repo}").to_lowercase()), &body)
+    let scope = github.on_repo(&headers, &owner, &repo, WRITE_RUNNERS)?;
+    jit(&github, scope, &body)
 }
 
 async fn org_jit(State(github): State<GitHub>, Path(org): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
-    github.as_installation(&headers, &org)?;
-    if !github.knows_org(&org) {
-        return Err(not_found());
-    }
-    jit(&github, Scope::Org(org.to_lowercase()), &body)
+    let scope = github.on_org(&headers, &org, WRITE_ORG_RUNNERS)?;
+    jit(&github, scope, &body)
 }
 
 fn jit(github: &GitHub, scope: Scope, body: &[u8]) -> Answer {
-    let request: Jit = serde_json::from_slice(body)
-        .map_err(|error| refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("Invalid request.\n\n{error}")))?;
+    let request: Jit =
+        serde_json::from_slice(body).map_err(|error| unprocessable(format!("Invalid request.\n\n{error}")))?;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if request.name.is_empty() || request.name.len() > LONGEST_NAME || !request.name.chars().all(fits) {
         return Err(invalid("name", "must be 1 to 64 letters, digits, dots, underscores or dashes"));
@@ -289,7 +308,7 @@ fn jit(github: &GitHub, scope: Scope, body: &[u8]) -> Answer {
     }
     let (id, secret) = (state.id(), state.dice.hex(48));
     let config = Config { url, name: request.name.clone(), id, secret: secret.clone() }.encode();
-    let labels: std::collections::BTreeSet<String> = request.labels.iter().map(|label| label.to_lowercase()).collect();
+    let labels: BTreeSet<String> = request.labels.iter().map(|label| label.to_lowercase()).collect();
     let runner = Runner {
         id,
         name: request.name.clone(),
@@ -303,27 +322,12 @@ fn jit(github: &GitHub, scope: Scope, body: &[u8]) -> Answer {
         job: None,
         wake: Arc::new(Notify::new()),
     };
-    let answer = json!({ "runner": runner_json(&runner), "encoded_jit_config": config });
+    let answer = json!({ "runner": shapes::runner(&runner), "encoded_jit_config": config });
     *state.issued.entry(request.name).or_default() += 1;
     state.names.insert(key, id);
     state.runners.insert(id, runner);
     state.jit_configs.push(config);
     Ok((StatusCode::CREATED, Json(answer)).into_response())
-}
-
-fn runner_json(runner: &Runner) -> Value {
-    let labels: Vec<Value> = runner
-        .spelled
-        .iter()
-        .enumerate()
-        .map(|(index, label)| json!({ "id": index + 1, "name": label, "type": "custom" }))
-        .collect();
-    json!({
-        "id": runner.id, "runner_group_id": runner.group, "name": runner.name,
-        "os": if runner.connected { "linux" } else { "unknown" },
-        "status": if runner.online { "online" } else { "offline" },
-        "busy": runner.job.is_some(), "labels": labels, "ephemeral": true,
-    })
 }
 
 #[derive(Deserialize)]
@@ -336,15 +340,19 @@ struct Paging {
 }
 
 impl Paging {
+    fn per_page(&self) -> usize {
+        self.per_page.unwrap_or(30).clamp(1, 100)
+    }
+
     /// A page of `items`, and the `Link` to the next.
     fn cut<T>(&self, items: Vec<T>, path: &str) -> (Vec<T>, HeaderMap) {
-        let per_page = self.per_page.unwrap_or(30).clamp(1, 100);
+        let per_page = self.per_page();
         let page = self.page.unwrap_or(1).max(1);
         let total = items.len();
         let part: Vec<T> = items.into_iter().skip((page - 1) * per_page).take(per_page).collect();
         let mut headers = HeaderMap::new();
         if page * per_page < total {
-            let link = format!("<https://api.github.com{path}?per_page={per_page}&page={}>; rel=\"next\"", page + 1);
+            let link = format!("<{}{path}?per_page={per_page}&page={}>; rel=\"next\"", shapes::API, page + 1);
             headers.extend(link.parse().ok().map(|link| (header::LINK, link)));
         }
         (part, headers)
@@ -357,11 +365,8 @@ async fn repo_runners(
     Query(paging): Query<Paging>,
     headers: HeaderMap,
 ) -> Answer {
-    github.as_installation(&headers, &owner)?;
-    if !github.knows_repo(&owner, &repo) {
-        return Err(not_found());
-    }
-    runners(&github, &Scope::Repo(format!("{owner}/{repo}").to_lowercase()), &paging)
+    let scope = github.on_repo(&headers, &owner, &repo, READ_RUNNERS)?;
+    runners(&github, &scope, &paging)
 }
 
 async fn org_runners(
@@ -370,8 +375,8 @@ async fn org_runners(
     Query(paging): Query<Paging>,
     headers: HeaderMap,
 ) -> Answer {
-    github.as_installation(&headers, &org)?;
-    runners(&github, &Scope::Org(org.to_lowercase()), &paging)
+    let scope = github.on_org(&headers, &org, READ_ORG_RUNNERS)?;
+    runners(&github, &scope, &paging)
 }
 
 fn runners(github: &GitHub, scope: &Scope, paging: &Paging) -> Answer {
@@ -381,13 +386,17 @@ fn runners(github: &GitHub, scope: &Scope, paging: &Paging) -> Answer {
             .names
             .get(&(scope.clone(), name.clone()))
             .and_then(|id| state.runners.get(id))
-            .map(runner_json)
+            .map(shapes::runner)
             .into_iter()
             .collect(),
-        None => state.runners.values().filter(|runner| runner.scope == *scope).map(runner_json).collect(),
+        None => state.runners.values().filter(|runner| runner.scope == *scope).map(shapes::runner).collect(),
     };
     let total = found.len();
-    let (runners, headers) = paging.cut(found, "/actions/runners");
+    let path = match scope {
+        Scope::Repo(repo) => format!("/repos/{repo}/actions/runners"),
+        Scope::Org(org) => format!("/orgs/{org}/actions/runners"),
+    };
+    let (runners, headers) = paging.cut(found, &path);
     Ok((headers, Json(json!({ "total_count": total, "runners": runners }))).into_response())
 }
 
@@ -396,19 +405,19 @@ async fn repo_runner(
     Path((owner, repo, id)): Path<(String, String, u64)>,
     headers: HeaderMap,
 ) -> Answer {
-    github.as_installation(&headers, &owner)?;
-    runner(&github, &Scope::Repo(format!("{owner}/{repo}").to_lowercase()), id)
+    let scope = github.on_repo(&headers, &owner, &repo, READ_RUNNERS)?;
+    runner(&github, &scope, id)
 }
 
 async fn org_runner(State(github): State<GitHub>, Path((org, id)): Path<(String, u64)>, headers: HeaderMap) -> Answer {
-    github.as_installation(&headers, &org)?;
-    runner(&github, &Scope::Org(org.to_lowercase()), id)
+    let scope = github.on_org(&headers, &org, READ_ORG_RUNNERS)?;
+    runner(&github, &scope, id)
 }
 
 fn runner(github: &GitHub, scope: &Scope, id: u64) -> Answer {
     let state = github.inner.state();
     let runner = state.runners.get(&id).filter(|runner| runner.scope == *scope).ok_or_else(not_found)?;
-    Ok(Json(runner_json(runner)).into_response())
+    Ok(Json(shapes::runner(runner)).into_response())
 }
 
 async fn repo_delete(
@@ -416,13 +425,13 @@ async fn repo_delete(
     Path((owner, repo, id)): Path<(String, String, u64)>,
     headers: HeaderMap,
 ) -> Answer {
-    github.as_installation(&headers, &owner)?;
-    delete(&github, &Scope::Repo(format!("{owner}/{repo}").to_lowercase()), id)
+    let scope = github.on_repo(&headers, &owner, &repo, WRITE_RUNNERS)?;
+    delete(&github, &scope, id)
 }
 
 async fn org_delete(State(github): State<GitHub>, Path((org, id)): Path<(String, u64)>, headers: HeaderMap) -> Answer {
-    github.as_installation(&headers, &org)?;
-    delete(&github, &Scope::Org(org.to_lowercase()), id)
+    let scope = github.on_org(&headers, &org, WRITE_ORG_RUNNERS)?;
+    delete(&github, &scope, id)
 }
 
 fn delete(github: &GitHub, scope: &Scope, id: u64) -> Answer {
@@ -430,66 +439,53 @@ fn delete(github: &GitHub, scope: &Scope, id: u64) -> Answer {
     let runner = state.runners.get(&id).filter(|runner| runner.scope == *scope).ok_or_else(not_found)?;
     if runner.job.is_some() {
         let message = format!("Runner \"{}\" is still running a job\"", runner.name);
-        return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, message));
+        return Err(unprocessable(message));
     }
     state.remove(id);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn groups(State(github): State<GitHub>, Path(org): Path<String>, headers: HeaderMap) -> Answer {
-    github.as_installation(&headers, &org)?;
-    let group = json!({
-        "id": 1, "name": "Default", "visibility": "all", "default": true, "inherited": false,
-        "runners_url": format!("https://api.github.com/orgs/{org}/actions/runner-groups/1/runners"),
-        "allows_public_repositories": false, "restricted_to_workflows": false, "selected_workflows": [],
-        "workflow_restrictions_read_only": false,
-    });
-    Ok(Json(json!({ "total_count": 1, "runner_groups": [group] })).into_response())
+    github.on_org(&headers, &org, READ_ORG_RUNNERS)?;
+    Ok(Json(json!({ "total_count": 1, "runner_groups": [shapes::group(&org)] })).into_response())
 }
 
-/// Every run has one job: what the run is, its job is.
+/// Every run has one job.
 async fn runs(
     State(github): State<GitHub>,
     Path((owner, repo)): Path<(String, String)>,
     Query(paging): Query<Paging>,
     headers: HeaderMap,
 ) -> Answer {
-    github.as_installation(&headers, &owner)?;
+    github.on_repo(&headers, &owner, &repo, READ_JOBS)?;
     let full = format!("{owner}/{repo}");
-    let state = github.inner.state();
-    let found: Vec<Value> = state
-        .jobs
-        .values()
-        .rev()
-        .filter(|job| job.repo.eq_ignore_ascii_case(&full))
-        .filter(|job| paging.status.as_deref().is_none_or(|status| status == job.state.word()))
-        .map(run_json)
-        .collect();
-    let total = found.len();
-    let (runs, headers) = paging.cut(found, "/actions/runs");
-    Ok((headers, Json(json!({ "total_count": total, "workflow_runs": runs }))).into_response())
-}
-
-fn run_json(job: &state::Job) -> Value {
-    json!({
-        "id": job.run_id, "name": "CI", "run_number": job.run_id, "run_attempt": 1, "event": "push",
-        "status": job.state.word(), "conclusion": job.conclusion, "head_branch": "main",
-        "head_sha": format!("{:040x}", job.run_id), "created_at": job.created_at, "updated_at": job.created_at,
-    })
+    let organization = github.knows_org(&owner);
+    let (total, runs, links) = {
+        let state = github.inner.state();
+        let jobs = state.jobs.values().rev().filter(|job| job.repo.eq_ignore_ascii_case(&full));
+        let asked = |job: &&state::Job| {
+            let status = paging.status.as_deref();
+            status.is_none_or(|status| status == job.state.word() || job.conclusion.as_deref() == Some(status))
+        };
+        let found: Vec<&state::Job> = jobs.filter(asked).collect();
+        let total = found.len();
+        let (part, links) = paging.cut(found, &format!("/repos/{full}/actions/runs"));
+        (total, part.into_iter().cloned().collect::<Vec<_>>(), links)
+    };
+    let runs: Vec<Value> = runs.iter().map(|job| shapes::run(job, organization)).collect();
+    Ok((links, Json(json!({ "total_count": total, "workflow_runs": runs }))).into_response())
 }
 
 async fn run_jobs(
     State(github): State<GitHub>,
-    Path((owner, _repo, run)): Path<(String, String, u64)>,
-    Query(paging): Query<Paging>,
+    Path((owner, repo, run)): Path<(String, String, u64)>,
     headers: HeaderMap,
 ) -> Answer {
-    github.as_installation(&headers, &owner)?;
-    let state = github.inner.state();
+    github.on_repo(&headers, &owner, &repo, READ_JOBS)?;
     // A run's only job was made right before it.
-    let job = state.jobs.get(&(run - 1)).filter(|job| job.run_id == run).ok_or_else(not_found)?;
-    let (jobs, headers) = paging.cut(vec![payload::job(job, "https://api.github.com")], "/jobs");
-    Ok((headers, Json(json!({ "total_count": 1, "jobs": jobs }))).into_response())
+    let job = find_job(&github, &owner, &repo, run.saturating_sub(1), |job| job.run_id == run)?;
+    let jobs = [payload::job(&job, shapes::API)];
+    Ok(Json(json!({ "total_count": 1, "jobs": jobs })).into_response())
 }
 
 async fn job(
@@ -497,21 +493,22 @@ async fn job(
     Path((owner, repo, id)): Path<(String, String, u64)>,
     headers: HeaderMap,
 ) -> Answer {
-    github.as_installation(&headers, &owner)?;
-    let full = format!("{owner}/{repo}");
-    let state = github.inner.state();
-    let job = state.jobs.get(&id).filter(|job| job.repo.eq_ignore_ascii_case(&full)).ok_or_else(not_found)?;
-    Ok(Json(payload::job(job, "https://api.github.com")).into_response())
+    github.on_repo(&headers, &owner, &repo, READ_JOBS)?;
+    let job = find_job(&github, &owner, &repo, id, |_| true)?;
+    Ok(Json(payload::job(&job, shapes::API)).into_response())
 }
 
-fn attempt_json(attempt: &super::webhooks::Attempt) -> Value {
-    json!({
-        "id": attempt.id, "guid": attempt.guid, "delivered_at": attempt.delivered_at, "redelivery": attempt.redelivery,
-        "duration": attempt.duration, "status": attempt.status, "status_code": attempt.status_code,
-        "event": "workflow_job", "action": attempt.action,
-        "installation_id": payload::owner_id(attempt.repo.split('/').next().unwrap_or_default()),
-        "repository_id": payload::owner_id(&attempt.repo), "throttled_at": null,
-    })
+fn find_job(
+    github: &GitHub,
+    owner: &str,
+    repo: &str,
+    id: u64,
+    fits: impl Fn(&state::Job) -> bool,
+) -> Result<state::Job, Refusal> {
+    let full = format!("{owner}/{repo}");
+    let state = github.inner.state();
+    let job = state.jobs.get(&id).filter(|job| job.repo.eq_ignore_ascii_case(&full) && fits(job));
+    job.cloned().ok_or_else(not_found)
 }
 
 async fn deliveries(State(github): State<GitHub>, Query(paging): Query<Paging>, headers: HeaderMap) -> Answer {
@@ -521,33 +518,48 @@ async fn deliveries(State(github): State<GitHub>, Query(paging): Query<Paging>, 
         Some(Ok(before)) => before,
         Some(Err(_)) => return Err(refuse(StatusCode::BAD_REQUEST, "Invalid cursor")),
     };
-    let per_page = paging.per_page.unwrap_or(30).clamp(1, 100);
-    let log = github.inner.webhooks.log();
-    let mut part: Vec<_> = log.iter().filter(|attempt| attempt.id < before).take(per_page + 1).collect();
+    let succeeded = match paging.status.as_deref() {
+        None => None,
+        Some("success") => Some(true),
+        Some("failure") => Some(false),
+        Some(_) => return Err(unprocessable("status must be `success` or `failure`")),
+    };
+    let per_page = paging.per_page();
+    let mut part = github.inner.webhooks.log(before, succeeded, per_page + 1);
     let mut links = HeaderMap::new();
     if part.len() > per_page {
         part.truncate(per_page);
         if let Some(last) = part.last() {
+            let status = paging.status.as_ref().map(|status| format!("&status={status}")).unwrap_or_default();
             let link = format!(
-                "<https://api.github.com/app/hook/deliveries?per_page={per_page}&cursor={}>; rel=\"next\"",
+                "<{}/app/hook/deliveries?per_page={per_page}{status}&cursor={}>; rel=\"next\"",
+                shapes::API,
                 last.id
             );
             links.extend(link.parse().ok().map(|link| (header::LINK, link)));
         }
     }
-    let part: Vec<Value> = part.into_iter().map(attempt_json).collect();
+    let part: Vec<Value> = part.iter().map(shapes::delivery).collect();
     Ok((links, Json(part)).into_response())
 }
 
 async fn delivery(State(github): State<GitHub>, Path(id): Path<u64>, headers: HeaderMap) -> Answer {
     github.as_app(&headers)?;
     let attempt = github.inner.webhooks.attempt(id).ok_or_else(not_found)?;
-    let mut body = attempt_json(&attempt);
-    let payload: Value = serde_json::from_slice(&attempt.body).unwrap_or_default();
-    body["url"] = "https://pacer.example.com/api/webhook".into();
-    body["request"] = json!({ "headers": { "X-GitHub-Event": "workflow_job", "X-GitHub-Delivery": attempt.guid }, "payload": payload });
-    body["response"] = json!({ "headers": {}, "payload": "" });
-    Ok(Json(body).into_response())
+    let sent = attempt.told.body(&github);
+    let mut answer = shapes::delivery(&attempt);
+    let headers: serde_json::Map<String, Value> = github
+        .inner
+        .webhooks
+        .headers(&attempt.guid, &sent)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    answer["url"] = attempt.url.clone().into();
+    answer["request"] =
+        json!({ "headers": headers, "payload": serde_json::from_slice::<Value>(&sent).unwrap_or_default() });
+    answer["response"] = json!({ "headers": {}, "payload": "" });
+    Ok(Json(answer).into_response())
 }
 
 async fn redeliver(State(github): State<GitHub>, Path(id): Path<u64>, headers: HeaderMap) -> Answer {
@@ -555,21 +567,26 @@ async fn redeliver(State(github): State<GitHub>, Path(id): Path<u64>, headers: H
     let attempt = github.inner.webhooks.attempt(id).ok_or_else(not_found)?;
     let again = github.clone();
     github.inner.tracker.spawn(async move {
-        again.inner.webhooks.send(&attempt.guid, attempt.action, &attempt.repo, attempt.body.clone(), true).await;
+        let sending = again.inner.webhooks.send(&again, &attempt.guid, &attempt.told, true);
+        again.inner.stopping.run_until_cancelled(sending).await;
     });
     Ok((StatusCode::ACCEPTED, Json(json!({}))).into_response())
 }
 
+/// Asking costs nothing.
 async fn rate_limit(State(github): State<GitHub>, headers: HeaderMap) -> Answer {
-    let known = auth::bearer(&headers).is_some_and(|token| github.inner.state().tokens.contains_key(token));
-    if !known {
-        return Err(refuse(StatusCode::UNAUTHORIZED, "Bad credentials"));
-    }
-    let limit =
-        |limit: u32| json!({ "limit": limit, "used": 0, "remaining": limit, "reset": state::now().as_second() + 3600 });
+    let mut state = github.inner.state();
+    let owner = auth::bearer(&headers).and_then(|token| state.tokens.get(token)).map(|token| token.owner.clone());
+    let owner = owner.ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "Bad credentials"))?;
+    let window = *state.spent.window(&owner, state::now());
+    let limit = |limit: u32, used: u32| {
+        let used = used.min(limit);
+        json!({ "limit": limit, "used": used, "remaining": limit - used, "reset": window.reset })
+    };
+    let core = github.settings().hourly_limit.map_or_else(|| limit(5000, 0), |most| limit(most, window.used));
     let body = json!({
-        "resources": { "core": limit(5000), "search": limit(30), "actions_runner_registration": limit(10_000) },
-        "rate": limit(5000),
+        "resources": { "core": core, "search": limit(30, 0), "actions_runner_registration": limit(10_000, 0) },
+        "rate": core,
     });
     Ok(Json(body).into_response())
 }
