@@ -4,7 +4,11 @@
 //! against the description first.
 
 mod agreement;
+mod assignment;
+mod cloud;
 mod description;
+mod faults;
+mod outside;
 mod play;
 mod refusals;
 mod webhooks;

@@ -45,6 +45,7 @@ async fn a_job_is_told_from_queued_to_completed_as_github_tells_it() {
     let mut told = BTreeMap::new();
     for delivery in &received {
         assert_eq!(header(delivery, "x-hub-signature-256"), signature(SECRET, &delivery.body));
+        assert!(header(delivery, "x-hub-signature").starts_with("sha1="), "for receivers of old");
         assert_eq!(header(delivery, "x-github-event"), "workflow_job");
         assert_eq!(header(delivery, "content-type"), "application/json");
         assert_eq!(header(delivery, "x-github-hook-installation-target-id"), "123456");

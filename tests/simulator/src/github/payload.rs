@@ -1,10 +1,16 @@
 //! Payloads of `workflow_job` and a job in the API: all documented keys, in the size of real ones.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::state::{Job, Told};
 
 const STEPS: [&str; 6] = ["Set up job", "Checkout", "Install dependencies", "Build", "Test", "Complete job"];
+
+/// A time as GitHub writes it: in whole seconds.
+pub fn written(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}
 
 /// The job as both the webhook and the API have it.
 pub fn job(job: &Job, api: &str) -> Value {
@@ -21,8 +27,8 @@ pub fn job(job: &Job, api: &str) -> Value {
                     "status": if done { "completed" } else { "in_progress" },
                     "conclusion": if done { job.conclusion.clone() } else { None },
                     "number": index + 1,
-                    "started_at": started,
-                    "completed_at": job.completed_at,
+                    "started_at": written(started),
+                    "completed_at": job.completed_at.map(written),
                 })
             })
             .collect(),
@@ -40,9 +46,9 @@ pub fn job(job: &Job, api: &str) -> Value {
         "html_url": format!("https://github.com/{}/actions/runs/{}/job/{}", job.repo, job.run_id, job.id),
         "status": job.state.word(),
         "conclusion": job.conclusion,
-        "created_at": job.created_at,
-        "started_at": job.started_at.unwrap_or(job.created_at),
-        "completed_at": job.completed_at,
+        "created_at": written(job.created_at),
+        "started_at": written(job.started_at.unwrap_or(job.created_at)),
+        "completed_at": job.completed_at.map(written),
         "name": format!("build ({})", job.id),
         "steps": steps,
         "check_run_url": format!("{base}/check-runs/{}", job.id),
@@ -169,6 +175,14 @@ pub fn repository(full_name: &str, api: &str, organization: bool) -> Value {
         ["allow_squash_merge", "allow_merge_commit", "allow_rebase_merge", "allow_auto_merge", "delete_branch_on_merge"]
     {
         repository[merging] = true.into();
+    }
+    for (merging, word) in [
+        ("squash_merge_commit_title", "COMMIT_OR_PR_TITLE"),
+        ("squash_merge_commit_message", "COMMIT_MESSAGES"),
+        ("merge_commit_title", "MERGE_MESSAGE"),
+        ("merge_commit_message", "PR_TITLE"),
+    ] {
+        repository[merging] = word.into();
     }
     for (link, path) in LINKS {
         repository[format!("{link}_url")] = format!("{api}/repos/{full_name}/{path}").into();

@@ -240,7 +240,7 @@ impl Webhooks {
     }
 
     /// What goes with a delivery, as GitHub spells it.
-    pub fn headers(&self, guid: &str, body: &[u8]) -> [(&'static str, String); 7] {
+    pub fn headers(&self, guid: &str, body: &[u8]) -> [(&'static str, String); 8] {
         [
             ("Content-Type", "application/json".to_owned()),
             ("X-GitHub-Event", "workflow_job".to_owned()),
@@ -248,6 +248,7 @@ impl Webhooks {
             ("X-GitHub-Hook-ID", "480211".to_owned()),
             ("X-GitHub-Hook-Installation-Target-Type", "integration".to_owned()),
             ("X-GitHub-Hook-Installation-Target-ID", self.app_id.to_string()),
+            ("X-Hub-Signature", sign_as_before(&self.secret, body)),
             ("X-Hub-Signature-256", sign(&self.secret, body)),
         ]
     }
@@ -267,6 +268,12 @@ pub fn sign(secret: &str, body: &[u8]) -> String {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
     mac.update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// The signature that GitHub still sends for receivers of old.
+fn sign_as_before(secret: &str, body: &[u8]) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+    format!("sha1={}", hex::encode(aws_lc_rs::hmac::sign(&key, body)))
 }
 
 /// Sends what is told, until the play is over.
