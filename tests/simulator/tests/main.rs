@@ -6,6 +6,7 @@
 mod agreement;
 mod assignment;
 mod cloud;
+mod command;
 mod description;
 mod faults;
 mod outside;
