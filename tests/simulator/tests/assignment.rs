@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pacer_simulator::github::{self, ConnectError, JobId, NewJob};
+use pacer_simulator::github::{self, ConnectError, JobId, NewJob, Session};
 use reqwest::Method;
 use serde_json::json;
 
@@ -12,18 +12,37 @@ fn job(labels: &[&str]) -> NewJob {
     NewJob::new(REPO, labels, Duration::ZERO)
 }
 
+/// What is there first, and waits for the other.
+#[derive(Debug, Clone, Copy)]
+enum First {
+    Jobs,
+    Runners,
+}
+
 /// Who got what, with as many runners as jobs that all fit each other.
-async fn who_got_what(seed: u64, count: usize) -> BTreeMap<JobId, String> {
+async fn who_got_what(first: First, seed: u64, count: usize) -> BTreeMap<JobId, String> {
     let play = Play::with(github::Settings { seed, ..github::Settings::default() }).await;
     let token = play.token().await;
-    let mut sessions = Vec::new();
+    let mut configs = Vec::new();
     for number in 0..count {
         let (_, config) = play.jit(&token, &format!("pacer-{number:02}"), &["self-hosted", "linux"]).await;
-        sessions.push(play.simulator.github.connect(&config).expect("it connects"));
+        configs.push(config);
     }
-    for _ in 0..count {
-        play.simulator.github.queue(job(&["self-hosted"]));
-    }
+    let queue = || (0..count).for_each(|_| drop(play.simulator.github.queue(job(&["self-hosted"]))));
+    let connect = || -> Vec<Session> {
+        configs.iter().map(|config| play.simulator.github.connect(config).expect("it connects")).collect()
+    };
+    let sessions = match first {
+        First::Jobs => {
+            queue();
+            connect()
+        }
+        First::Runners => {
+            let sessions = connect();
+            queue();
+            sessions
+        }
+    };
     let jobs = play.simulator.github.jobs();
     sessions.into_iter().for_each(|session| session.done("success"));
     assert_eq!(play.simulator.audit(), Vec::<String>::new());
@@ -33,11 +52,13 @@ async fn who_got_what(seed: u64, count: usize) -> BTreeMap<JobId, String> {
 
 #[tokio::test]
 async fn jobs_go_to_any_runner_that_fits_and_a_seed_repeats_to_which() {
-    let first = who_got_what(7, 12).await;
-    assert_eq!(first, who_got_what(7, 12).await, "the same seed");
-    assert_ne!(first, who_got_what(8, 12).await, "another seed");
-    let in_order = first.values().collect::<Vec<_>>().is_sorted();
-    assert!(!in_order, "pairs are swapped: {first:?}");
+    for first in [First::Jobs, First::Runners] {
+        let pairs = who_got_what(first, 7, 12).await;
+        assert_eq!(pairs, who_got_what(first, 7, 12).await, "{first:?} first: the same seed");
+        assert_ne!(pairs, who_got_what(first, 8, 12).await, "{first:?} first: another seed");
+        let in_order = pairs.values().collect::<Vec<_>>().is_sorted();
+        assert!(!in_order, "{first:?} first: pairs are swapped: {pairs:?}");
+    }
 }
 
 #[tokio::test]
