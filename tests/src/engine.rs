@@ -64,28 +64,17 @@ impl Engine {
         run("docker", &all, self.folder.path())
     }
 
-    /// Makes the image that the simulator's runner boots from, out of a static busybox and a script.
-    pub fn build_runner_image(&self, runner_script: &str) {
+    /// Makes the image that the simulator's runner boots from: busybox and the runner's script.
+    pub fn build_runner_image(&self, runner_script: &Path) {
         let root = self.folder.path().join("image");
-        fs::create_dir_all(root.join("bin")).expect("a folder for the image");
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file());
-        fs::copy(busybox.expect("busybox is installed"), root.join("bin/busybox")).expect("busybox can be copied");
-        let script = root.join("runner.sh");
-        fs::write(&script, runner_script).expect("the runner can be written");
-        let archive = self.folder.path().join("image.tar");
-        let (archive, root) = (archive.to_str().expect("plain names"), root.to_str().expect("plain names"));
-        let said = run("tar", &["-C", root, "-cf", archive, "--mode=0755", "bin", "runner.sh"], self.folder.path());
-        assert_eq!(said.code, 0, "the image cannot be packed: {}", said.all());
-        let said = self.docker(&[
-            "import",
-            "--change",
-            r#"ENTRYPOINT ["/bin/busybox", "sh", "/runner.sh"]"#,
-            "--change",
-            "ENV PATH=/bin",
-            archive,
-            RUNNER_IMAGE,
-        ]);
-        assert_eq!(said.code, 0, "the image cannot be imported: {}", said.all());
+        fs::create_dir_all(&root).expect("a folder for the image");
+        fs::copy(runner_script, root.join("runner.sh")).expect("the runner can be copied");
+        let script = source_root().join("tests/engines/image.sh");
+        let socket = self.socket();
+        let words = [script.as_path(), socket.as_path(), Path::new(RUNNER_IMAGE), root.as_path()];
+        let words: Vec<&str> = words.iter().map(|path| path.to_str().expect("plain names")).collect();
+        let said = run("bash", &words, self.folder.path());
+        assert_eq!(said.code, 0, "the image cannot be made: {}", said.all());
     }
 
     /// Every container there is, running or not.

@@ -1,14 +1,17 @@
-//! What is around the server in a story: an App with its key at a GitHub, and where machines come from.
+//! What is around the server in a story: GitHub with its App, and a cloud where machines come from.
 
-use std::sync::OnceLock;
+use std::{path::PathBuf, time::Duration};
 
-use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
-    rsa::{KeyPair, KeySize},
+use pacer_simulator::{
+    Settings, Simulator,
+    github::{self, NewJob},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::pacer::Builder;
+use crate::{
+    engine::{Engine, RUNNER_IMAGE},
+    pacer::{Builder, TestPacer, WEBHOOK_SECRET},
+    wait::eventually,
+};
 
 /// The repository that the project of the stories is bound to.
 pub const REPO: &str = "octocat/hello-world";
@@ -16,49 +19,111 @@ pub const REPO: &str = "octocat/hello-world";
 /// The App of the stories.
 pub const APP_ID: u64 = 123_456;
 
-/// The surroundings of one story. What runs in them ends with this value.
-#[derive(Debug)]
+/// How long the jobs of a story may take to be served, and their machines to go.
+const SERVED: Duration = Duration::from_secs(60);
+
+/// The surroundings of one story. They end with the test's runtime.
 pub struct World {
-    github: String,
-    cloud: String,
+    pub simulator: Simulator,
 }
 
 impl World {
-    /// Surroundings in which nobody answers.
-    pub fn silent() -> Self {
-        // The discard port: reserved, and nobody listens on it.
-        Self { github: "http://127.0.0.1:9".into(), cloud: "http://127.0.0.1:9".into() }
+    /// GitHub and a cloud that do as they should.
+    pub async fn start() -> Self {
+        Self::with_seed(1).await
     }
 
-    /// A server for the App in these surroundings: the project `my-app` with one pool `small` on the backend `sim`.
+    /// As [`World::start`], with other random choices.
+    pub async fn with_seed(seed: u64) -> Self {
+        let settings = Settings {
+            github: github::Settings {
+                app_id: APP_ID,
+                webhook_secret: WEBHOOK_SECRET.to_owned(),
+                seed,
+                repos: vec![REPO.to_owned()],
+                lost_after: Duration::from_secs(2),
+                ..github::Settings::default()
+            },
+            ..Settings::default()
+        };
+        Self { simulator: Simulator::start(settings).await.expect("the simulator can be served") }
+    }
+
+    /// A server for the App, without backends and projects.
+    pub fn bare(&self) -> Builder {
+        Builder::new(APP_ID, self.simulator.github.private_key_pem(), &self.simulator.github_url)
+    }
+
+    /// A server with the project `my-app`: one pool, `small`, on the cloud.
     pub fn pacer(&self) -> Builder {
-        let cloud = &self.cloud;
-        Builder::new(APP_ID, app_key(), &self.github)
-            .backends(&format!("  sim: {{ plugin: simulated, endpoints: {{ cloud: \"{cloud}\" }} }}"))
-            .projects(
-                "  - name: my-app
-    scope: repo
-    repos: [octocat/hello-world]
-    pools:
-      - name: small
-        backend: sim
-        default: true
-        priority: 100
-        labels: [linux, x64]
-        max_runners: 10",
-            )
+        self.bare().backends(&self.cloud_backend()).projects(&project("sim", "{}"))
+    }
+
+    /// The backend `sim`, as YAML.
+    pub fn cloud_backend(&self) -> String {
+        format!("  sim: {{ plugin: simulated, endpoints: {{ cloud: \"{}\" }}, poll: 1s }}", self.simulator.cloud_url)
+    }
+
+    /// As [`World::pacer`], with the pool on a real engine.
+    pub fn pacer_on(&self, engine: &Engine) -> Builder {
+        let backend =
+            format!("  engine: {{ plugin: docker, endpoints: {{ engine: \"{}\" }}, poll: 1s }}", engine.endpoint());
+        let settings = format!(
+            "{{ image: \"{RUNNER_IMAGE}\", pull: never, network: host, command: [\"/bin/sh\", \"/runner.sh\"] }}"
+        );
+        self.bare().backends(&backend).projects(&project("engine", &settings))
+    }
+
+    /// Has GitHub deliver to this server from now on.
+    pub fn deliver_to(&self, pacer: &TestPacer) {
+        self.simulator.github.set_webhook_url(&pacer.webhook_url());
+    }
+
+    /// Queues so many jobs for the pool.
+    pub fn queue(&self, count: usize, duration: Duration) -> Vec<u64> {
+        (0..count)
+            .map(|_| self.simulator.github.queue(NewJob::new(REPO, &["self-hosted", "linux", "x64"], duration)))
+            .collect()
+    }
+
+    /// Waits until every job that was queued is over.
+    pub async fn served(&self) {
+        eventually("every job is over", SERVED, async || {
+            let summary = self.simulator.summary();
+            (summary.served + summary.cancelled == summary.queued).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until nothing is left at GitHub and in the cloud, and makes sure that nothing went wrong on the way.
+    pub async fn settled(&self) {
+        self.served().await;
+        eventually("no machine and no registration is left", SERVED, async || {
+            self.simulator.left().is_empty().then_some(())
+        })
+        .await;
+        assert_eq!(self.simulator.audit(), Vec::<String>::new());
     }
 }
 
-/// The App's private key: made once for a run of the tests, and known to nobody.
-pub fn app_key() -> &'static str {
-    static KEY: OnceLock<String> = OnceLock::new();
-    KEY.get_or_init(|| {
-        let pair = KeyPair::generate(KeySize::Rsa2048).expect("the machine has randomness");
-        let der: Pkcs8V1Der<'_> = pair.as_der().expect("a new key can be written down");
-        let text = STANDARD.encode(der.as_ref());
-        let lines: Vec<&str> =
-            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is text")).collect();
-        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
-    })
+fn project(backend: &str, settings: &str) -> String {
+    format!(
+        "  - name: my-app
+    scope: repo
+    repos: [{REPO}]
+    pools:
+      - name: small
+        backend: {backend}
+        default: true
+        priority: 100
+        labels: [linux, x64]
+        max_runners: 10
+        timeouts: {{ idle: 5s, boot: 20s, stop: 10s }}
+        settings: {settings}"
+    )
+}
+
+/// The simulator's runner for containers.
+pub fn runner_script() -> PathBuf {
+    crate::binaries::source_root().join("tests/simulator/runner.sh")
 }

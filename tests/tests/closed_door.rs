@@ -23,7 +23,7 @@ const CLOSED: [&str; 9] = [
 ];
 
 async fn guarded() -> (World, TestPacer) {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().auth("{ token: \"${PACER_TOKEN}\" }").env("PACER_TOKEN", TOKEN).start().await;
     (world, pacer)
 }
@@ -103,7 +103,7 @@ async fn pages_carry_strict_headers_and_no_inline_script() {
 
 #[tokio::test]
 async fn neither_open_nor_closed_is_an_error_that_says_what_to_do() {
-    let world = World::silent();
+    let world = World::start().await;
     for (auth, said) in [
         ("{}", "auth"),
         ("{ token: \"too-short\" }", "32"),
@@ -121,7 +121,7 @@ async fn neither_open_nor_closed_is_an_error_that_says_what_to_do() {
 
 #[tokio::test]
 async fn an_open_door_is_said_loudly() {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().start().await;
     let log = pacer.log();
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains("auth")), "{log}");

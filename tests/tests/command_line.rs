@@ -44,13 +44,13 @@ async fn without_a_configuration_every_command_says_where_it_looked() {
     for command in ["serve", "check"] {
         let said = run(binaries::pacer(), &[command], folder.path());
         assert_ne!(said.code, 0);
-        assert!(said.err.contains("config.yaml"), "{}", said.all());
+        assert!(said.all().contains("config.yaml"), "{}", said.all());
     }
 }
 
 #[tokio::test]
 async fn check_passes_on_a_good_configuration() {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().prepare();
     let said = pacer.command(&["check"]);
     assert_eq!(said.code, 0, "{}", said.all());
@@ -58,7 +58,7 @@ async fn check_passes_on_a_good_configuration() {
 
 #[tokio::test]
 async fn check_names_each_fault_its_place_and_the_way_out() {
-    let world = World::silent();
+    let world = World::start().await;
     for (from, to, expected) in [
         ("priority: 100", "prioritty: 100", &["prioritty", "priority"][..]),
         ("priority: 100", "priority: high", &["priority"]),
@@ -77,14 +77,17 @@ async fn check_names_each_fault_its_place_and_the_way_out() {
         for word in expected {
             assert!(said.all().contains(word), "`{to}`: `{word}` is not said: {}", said.all());
         }
-        let served = pacer.command(&["serve"]);
-        assert_ne!(served.code, 0, "`{to}` is served: {}", served.all());
+        // A backend that cannot be loaded does not keep the others from serving.
+        if !to.starts_with("plugin: ") {
+            let served = pacer.command(&["serve"]);
+            assert_ne!(served.code, 0, "`{to}` is served: {}", served.all());
+        }
     }
 }
 
 #[tokio::test]
 async fn a_key_that_is_none_is_told_apart_from_one_that_is_missing() {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().prepare();
     std::fs::write(pacer.folder().join("gh-app.pem"), "not a key\n").unwrap();
     let said = pacer.command(&["check"]);
@@ -95,7 +98,7 @@ async fn a_key_that_is_none_is_told_apart_from_one_that_is_missing() {
 
 #[tokio::test]
 async fn two_defaults_are_one_too_many() {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().projects(
         "  - { name: my-app, scope: repo, repos: [octocat/hello-world], pools: [
              { name: a, backend: sim, default: true }, { name: b, backend: sim, default: true } ] }",
@@ -107,7 +110,7 @@ async fn two_defaults_are_one_too_many() {
 
 #[tokio::test]
 async fn match_prints_the_tree_of_reasons() {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().prepare();
     let said = pacer.command(&["match", "--repo", REPO, "--labels", "self-hosted,linux"]);
     assert_eq!(said.code, 0, "{}", said.all());
@@ -123,7 +126,7 @@ async fn match_prints_the_tree_of_reasons() {
 
 #[tokio::test]
 async fn explain_says_why_a_job_is_where_it_is() {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().prepare();
     pacer.edit_config("max_runners: 10", "max_runners: 1");
     let mut pacer = pacer;
@@ -146,7 +149,7 @@ async fn explain_says_why_a_job_is_where_it_is() {
 
 #[tokio::test]
 async fn plugins_are_listed_and_introduce_themselves() {
-    let world = World::silent();
+    let world = World::start().await;
     let pacer = world.pacer().prepare();
     let list = pacer.command(&["plugin", "list"]);
     assert_eq!(list.code, 0, "{}", list.all());

@@ -4,4 +4,9 @@
 
 mod closed_door;
 mod command_line;
+mod containers;
+mod crashes;
+mod looks;
+mod main_job;
+mod secrets;
 mod webhook;

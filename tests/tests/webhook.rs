@@ -11,7 +11,7 @@ use reqwest::Method;
 const LARGEST: usize = 25 * 1024 * 1024;
 
 async fn quiet() -> (World, TestPacer) {
-    let world = World::silent();
+    let world = World::start().await;
     // Its GitHub knows nothing of the jobs that the tests tell of, so no runner ever takes one.
     let pacer = world.pacer().start().await;
     (world, pacer)
@@ -111,7 +111,7 @@ async fn a_ping_is_answered() {
 
 #[tokio::test]
 async fn either_of_two_secrets_verifies_while_they_are_changed() {
-    let world = World::silent();
+    let world = World::start().await;
     let secrets = ["the-old-secret-0123456789", "the-new-secret-0123456789"];
     let pacer = world.pacer().webhook_secrets(&secrets).start().await;
     for (id, secret) in (2000..).zip(secrets) {

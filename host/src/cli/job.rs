@@ -1,16 +1,19 @@
 //! `pacer explain`: why a job is where it is. Reads the database of the configuration; the server may be running.
 
-use std::{io::Write, str::FromStr, sync::Arc};
+use std::{io::Write, str::FromStr};
 
-use super::{ExplainArgs, Outcome};
+use anyhow::bail;
+use jiff::Timestamp;
+
+use super::{ExplainArgs, Outcome, block_on};
 use crate::{
-    clock::{Clock as _, SystemClock},
     config::Config,
     fleet::{
-        explain::{self, Explanation},
-        job::{InvalidJobKey, JobKey, JobStatus},
-        runner::RunnerState,
+        explain::{self, Counts, Explanation},
+        job::{Job, JobKey, JobStatus},
+        runner::{Runner, RunnerState},
     },
+    routing::{ProjectName, shown},
     store::{MAX_PAGE, RunnerFilter, Store},
 };
 
@@ -22,64 +25,115 @@ pub(super) enum JobReference {
     Attempt(JobKey),
 }
 
-impl std::fmt::Display for JobReference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Latest(id) => write!(f, "job {id}"),
-            Self::Attempt(key) => write!(f, "job {key}"),
-        }
-    }
+/// The text names no job.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InvalidReference {
+    #[error(
+        "`{0}` is not a job: give GitHub's job id (`52483921877`), id and attempt (`52483921877-2`), or the address of \
+         the job's page at GitHub (`https://…/actions/runs/…/job/…`)"
+    )]
+    NoJob(String),
+    #[error("`{0}` is the address of a run, which has many jobs: open the job's page at GitHub and give its address")]
+    Run(String),
 }
 
 impl FromStr for JobReference {
-    type Err = InvalidJobKey;
+    type Err = InvalidReference;
 
-    fn from_str(text: &str) -> Result<Self, InvalidJobKey> {
-        // The address of a job's page ends with `/job/` and its id.
-        let text = text.rsplit_once("/job/").map_or(text, |(_, id)| id);
-        let text = text.split(['?', '#']).next().unwrap_or(text);
-        match text.parse::<i64>() {
-            Ok(id) if id > 0 => Ok(Self::Latest(id)),
-            Ok(_) | Err(_) => text.parse().map(Self::Attempt),
+    fn from_str(text: &str) -> Result<Self, InvalidReference> {
+        let text = text.trim();
+        if text.starts_with("https://") || text.starts_with("http://") {
+            return by_address(text);
+        }
+        if let Ok(id) = text.parse::<i64>()
+            && id > 0
+        {
+            return Ok(Self::Latest(id));
+        }
+        match text.parse::<JobKey>() {
+            Ok(key) if key.id > 0 && key.attempt > 0 => Ok(Self::Attempt(key)),
+            Ok(_) | Err(_) => Err(InvalidReference::NoJob(shown(text))),
         }
     }
 }
 
-pub(super) fn run(config: &Arc<Config>, args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-    let explanation = super::block_on(explained(config, args.job))?;
+/// Reads `…/actions/runs/RUN/job/JOB`, as a browser shows it, and `…/actions/jobs/JOB`, as the API does. The host may
+/// be any: companies have a GitHub of their own.
+fn by_address(text: &str) -> Result<JobReference, InvalidReference> {
+    let path = text.find(['?', '#']).map_or(text, |end| &text[..end]);
+    let segments: Vec<&str> = path.split('/').skip(3).collect();
+    let after = |words: &[&str]| {
+        let at = segments.iter().rposition(|segment| words.contains(segment))?;
+        segments.get(at + 1)?.parse::<i64>().ok().filter(|id| *id > 0)
+    };
+    match (after(&["job", "jobs"]), after(&["runs"])) {
+        (Some(id), _) => Ok(JobReference::Latest(id)),
+        (None, Some(_)) => Err(InvalidReference::Run(shown(text))),
+        (None, None) => Err(InvalidReference::NoJob(shown(text))),
+    }
+}
+
+pub(super) fn run(config: &Config, args: &ExplainArgs, now: Timestamp, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+    let explanation = block_on(async {
+        let store = Store::open_read_only(&config.database.url).await?;
+        let explanation = look_up(&store, config, args.job, now).await;
+        store.close().await;
+        explanation
+    })?;
     print(&explanation, args.json, out)
 }
 
-async fn explained(config: &Arc<Config>, reference: JobReference) -> anyhow::Result<Explanation> {
-    let store = Store::open_read_only(&config.database.url).await?;
-    let found = match reference {
-        JobReference::Latest(id) => store.latest_attempt(id).await?,
-        JobReference::Attempt(key) => store.job(key).await?,
+async fn look_up(
+    store: &Store,
+    config: &Config,
+    reference: JobReference,
+    now: Timestamp,
+) -> anyhow::Result<Explanation> {
+    let job = find(store, config, reference).await?;
+    let runners = match &job.project {
+        Some(project) => live_runners(store, project).await?,
+        None => Vec::new(),
     };
-    let Some(job) = found else {
-        anyhow::bail!(
-            "{reference} is not in {}: the delivery has not arrived, its repository is not bound to a project, or it \
-             was pruned; GitHub shows under the App's settings, \u{201c}Advanced\u{201d}, which deliveries it sent",
-            config.database.url
-        );
+    let pauses = store.pauses().await?;
+    Ok(explain::explain(&job, config, Counts::of(&job, &runners), &pauses, now))
+}
+
+async fn find(store: &Store, config: &Config, reference: JobReference) -> anyhow::Result<Job> {
+    let (found, named, id) = match reference {
+        JobReference::Latest(id) => (store.latest_attempt(id).await?, id.to_string(), id),
+        JobReference::Attempt(key) => (store.job(key).await?, key.to_string(), key.id),
     };
-    let alive = RunnerFilter {
+    if let Some(job) = found {
+        return Ok(job);
+    }
+    if let Some(other) = store.latest_attempt(id).await? {
+        bail!("job `{named}` is not known; the latest attempt that is known is `{}`: `pacer explain {id}`", other.key);
+    }
+    bail!(
+        "job `{named}` is not in {}: the delivery has not arrived, its repository is not bound to a project, or it was \
+         pruned; a job is named by the last number in the address of its page at GitHub (not by the run's); GitHub \
+         shows under the App's settings, \u{201c}Advanced\u{201d}, which deliveries it sent",
+        config.database.url
+    )
+}
+
+/// Everything of the project that is not over, page by page. What changes between two pages may be missed or counted
+/// as it was, which is as good as having asked a moment earlier.
+async fn live_runners(store: &Store, project: &ProjectName) -> anyhow::Result<Vec<Runner>> {
+    let filter = RunnerFilter {
         state: RunnerState::ALL.into_iter().filter(|state| !state.is_final()).collect(),
-        project: job.project.clone(),
+        project: Some(project.clone()),
         repo: None,
     };
     let (mut runners, mut cursor) = (Vec::new(), None);
     loop {
-        let page = store.runners(&alive, cursor.as_deref(), MAX_PAGE).await?;
+        let page = store.runners(&filter, cursor.as_deref(), MAX_PAGE).await?;
         runners.extend(page.items);
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => break,
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(runners);
         }
     }
-    let counts = explain::Counts::of(&job, &runners);
-    let pauses = store.pauses().await?;
-    Ok(explain::explain(&job, config, counts, &pauses, SystemClock.now()))
 }
 
 /// Prints the answer.
@@ -104,39 +158,5 @@ fn print(explanation: &Explanation, json: bool, out: &mut dyn Write) -> anyhow::
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_named_with_or_without_its_attempt() {
-        assert_eq!("12".parse::<JobReference>().unwrap(), JobReference::Latest(12));
-        assert_eq!("12-3".parse::<JobReference>().unwrap(), JobReference::Attempt(JobKey { id: 12, attempt: 3 }));
-        for wrong in ["", "-1", "x", "1-x", "1-2-3"] {
-            assert!(wrong.parse::<JobReference>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_answer_is_printed_for_people_and_for_scripts() {
-        let mut explanation = Explanation {
-            job: "12-3".to_owned(),
-            status: JobStatus::Unmatched,
-            headline: "no pool fits".to_owned(),
-            since: jiff::Timestamp::UNIX_EPOCH,
-            since_seconds: 5,
-            facts: Vec::new(),
-            unblock: vec!["change `runs-on`".to_owned()],
-            routing: None,
-        };
-        let mut out = Vec::new();
-        assert_eq!(print(&explanation, false, &mut out).unwrap(), Outcome::Problem);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "job 12-3: unmatched\n  no pool fits\n  since 1970-01-01T00:00:00Z (5 s)\n\nwhat would unblock it\n  - change `runs-on`\n"
-        );
-        explanation.status = JobStatus::Running;
-        let mut out = Vec::new();
-        assert_eq!(print(&explanation, true, &mut out).unwrap(), Outcome::Fine);
-        assert_eq!(serde_json::from_slice::<serde_json::Value>(&out).unwrap()["status"], "running");
-    }
-}
+#[path = "job_tests.rs"]
+mod tests;

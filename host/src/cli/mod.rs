@@ -5,7 +5,6 @@
 mod check;
 mod job;
 mod matching;
-mod online;
 mod plugin;
 mod serve;
 
@@ -19,7 +18,9 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
+    clock::{Clock as _, SystemClock},
     config::{self, Config, ProcessEnvironment},
+    plugins::Compiler,
     routing::RepoName,
 };
 
@@ -52,7 +53,8 @@ enum Command {
                             pacer match --repo octocat/hello-world --labels self-hosted --json")]
     Match(MatchArgs),
     /// Say why a job is where it is, and what would unblock it.
-    #[command(after_help = "Examples:\n  pacer explain 52483921877\n  pacer explain 52483921877-2 --json")]
+    #[command(after_help = "Examples:\n  pacer explain 52483921877\n  pacer explain 52483921877-2 --json\n  \
+                            pacer explain https://github.com/octocat/hello-world/actions/runs/16/job/52483921877")]
     Explain(ExplainArgs),
     /// Look at backends.
     #[command(subcommand)]
@@ -89,7 +91,7 @@ struct MatchArgs {
 
 #[derive(Debug, Args)]
 struct ExplainArgs {
-    /// GitHub's job id, for its latest attempt; or id and attempt, `52483921877-2`.
+    /// GitHub's job id, for its latest attempt; id and attempt, `52483921877-2`; or the address of the job's page.
     #[arg(value_name = "JOB")]
     job: job::JobReference,
     /// Print the answer as JSON.
@@ -107,7 +109,7 @@ enum PluginCommand {
     },
     /// Show what a component says of itself: version, settings, wanted endpoints, digest.
     Inspect {
-        /// A `.wasm` file.
+        /// A `.wasm` file, or the name of one in `plugins.dir`.
         file: PathBuf,
         /// Print the description as JSON.
         #[arg(long)]
@@ -169,10 +171,10 @@ fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     let load = || -> anyhow::Result<Arc<Config>> { Ok(Arc::new(config::load(&cli.config, &ProcessEnvironment)?)) };
     match cli.command {
         Command::Serve => serve::run(load()?),
-        Command::Check(args) => check::run(config::load(&cli.config, &ProcessEnvironment), &args, out),
+        Command::Check(args) => check::run(config::load(&cli.config, &ProcessEnvironment), &args, tools()?, out),
         Command::Match(args) => matching::run(&*load()?, &args, out),
-        Command::Explain(args) => job::run(&load()?, &args, out),
-        Command::Plugin(command) => plugin::run(load, &command, out),
+        Command::Explain(args) => job::run(&*load()?, &args, SystemClock.now(), out),
+        Command::Plugin(command) => plugin::run(load, &command, tools, out),
         Command::Version => {
             writeln!(out, "pacer {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Outcome::Fine)
@@ -185,6 +187,11 @@ fn run(cli: Cli, out: &mut dyn Write) -> anyhow::Result<Outcome> {
             Ok(Outcome::Fine)
         }
     }
+}
+
+/// Of this process: components are compiled in a child that is this very program.
+fn tools() -> anyhow::Result<check::Tools> {
+    Ok(check::Tools { compiler: Compiler::current()?, clock: Arc::new(SystemClock) })
 }
 
 /// Runs what waits, for commands that have no server.
@@ -270,6 +277,7 @@ mod tests {
     fn a_missing_configuration_is_told_without_a_prefix() {
         let cli = Cli::try_parse_from(["pacer", "serve", "--config", "/nonexistent/config.yaml"]).unwrap();
         let error = run(cli, &mut Vec::new()).unwrap_err();
-        assert!(message(&error).starts_with("config invalid: the file cannot be read"), "{}", message(&error));
+        let said = message(&error);
+        assert!(said.starts_with("config invalid: ") && said.contains("/nonexistent/config.yaml"), "{said}");
     }
 }

@@ -1,22 +1,34 @@
 //! `pacer plugin`: the components in `plugins.dir`, and what they say of themselves.
 
-use std::{io::Write, path::Path, sync::Arc};
-
-use super::{Outcome, PluginCommand};
-use crate::{
-    clock::SystemClock,
-    config::Config,
-    plugins::{self, BackendStatus, Compiler, Health, Inspection},
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use super::{Outcome, PluginCommand, check::Tools};
+use crate::{
+    config::Config,
+    plugins::{self, BackendStatus, Health, Inspection},
+    routing::shown_up_to,
+};
+
+/// Of a text that a component gives, in characters. It may not steer the terminal, nor fill it.
+const LONGEST: usize = 1_000;
+
+fn shown(text: &str) -> String {
+    shown_up_to(text, LONGEST)
+}
 
 pub(super) fn run(
     load: impl FnOnce() -> anyhow::Result<Arc<Config>>,
     command: &PluginCommand,
+    tools: impl FnOnce() -> anyhow::Result<Tools>,
     out: &mut dyn Write,
 ) -> anyhow::Result<Outcome> {
     match command {
-        PluginCommand::List { json } => list(&load()?, *json, out),
-        PluginCommand::Inspect { file, json } => inspect(file, *json, out),
+        PluginCommand::List { json } => list(&load()?, *json, tools()?, out),
+        PluginCommand::Inspect { file, json } => inspect(&find(load, file)?, *json, tools()?, out),
         PluginCommand::Compile { output } => {
             plugins::compile_child_main(&[output.into()]).map_err(|error| anyhow::anyhow!(error.chain()))?;
             Ok(Outcome::Fine)
@@ -24,9 +36,9 @@ pub(super) fn run(
     }
 }
 
-fn list(config: &Arc<Config>, json: bool, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+fn list(config: &Arc<Config>, json: bool, tools: Tools, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     let status = super::block_on(async {
-        let host = plugins::Host::start(config, Arc::new(SystemClock)).await?;
+        let host = plugins::Host::start_with(config, tools.clock, tools.compiler).await?;
         host.settled().await;
         Ok(host.status())
     })?;
@@ -53,10 +65,10 @@ fn list(config: &Arc<Config>, json: bool, out: &mut dyn Write) -> anyhow::Result
 fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
     let (sign, health) = match &backend.health {
         Health::Ok | Health::Loading => ('✓', String::new()),
-        Health::Degraded(reason) => ('⚠', reason.clone()),
-        Health::Down(reason) => ('✗', reason.clone()),
+        Health::Degraded(reason) => ('⚠', shown(reason)),
+        Health::Down(reason) => ('✗', shown(reason)),
     };
-    let version = backend.version.as_deref().unwrap_or("-");
+    let version = shown(backend.version.as_deref().unwrap_or("-"));
     writeln!(out, "{sign} {:<20} {} {version}", backend.name.as_str(), backend.plugin)?;
     if let Some(digest) = &backend.digest {
         writeln!(out, "    sha256 {digest}")?;
@@ -64,9 +76,12 @@ fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
     for grant in &backend.grants {
         match &grant.target {
             Some(target) => writeln!(out, "    granted `{}`: {target}", grant.endpoint)?,
-            None => {
-                writeln!(out, "    not granted `{}`: {}", grant.endpoint, grant.purpose.as_deref().unwrap_or_default())?
-            }
+            None => writeln!(
+                out,
+                "    not granted `{}`: {}",
+                shown(&grant.endpoint),
+                shown(grant.purpose.as_deref().unwrap_or_default())
+            )?,
         }
     }
     if !health.is_empty() {
@@ -75,12 +90,35 @@ fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The file that is meant: one of this path, or the one in `plugins.dir` that a backend would name so. Only for a name
+/// a configuration is needed.
+fn find(load: impl FnOnce() -> anyhow::Result<Arc<Config>>, named: &Path) -> anyhow::Result<PathBuf> {
+    let is_name = named.components().count() == 1 && named.extension().is_none();
+    let (true, false, Some(name)) = (is_name, named.exists(), named.to_str()) else { return Ok(named.to_owned()) };
+    let name = shown(name);
+    let config = match load() {
+        Ok(config) => config,
+        Err(error) => {
+            anyhow::bail!("`{name}` is no file, and whether it is the name of a plugin is not known: {error:#}")
+        }
+    };
+    let dir = &config.plugins.dir;
+    let file = dir.join(format!("{name}.wasm"));
+    if !file.exists() {
+        anyhow::bail!(
+            "`{name}` is neither a file nor a plugin in {}: `pacer plugin list` shows those that are there",
+            dir.display()
+        );
+    }
+    Ok(file)
+}
+
 /// Needs no configuration: nothing is granted, and what is compiled is thrown away.
-fn inspect(file: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+fn inspect(file: &Path, json: bool, tools: Tools, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     let cache = tempfile::tempdir()?;
     let limits = crate::config::PluginLimits::default();
     let inspection = super::block_on(async {
-        let inspected = plugins::inspect(file, &limits, &cache.path().join("code"), Compiler::current()?).await;
+        let inspected = plugins::inspect(file, &limits, &cache.path().join("code"), tools.compiler).await;
         inspected.map_err(|error| anyhow::anyhow!(error.chain()))
     })?;
     if json {
@@ -97,13 +135,25 @@ fn show(inspection: &Inspection, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "  size    {} bytes", inspection.size)?;
     writeln!(out, "  sha256  {}", inspection.digest)?;
     if let Some(description) = &inspection.description {
-        writeln!(out, "  backend {} {}: {}", description.name, description.version, description.summary)?;
-        writeln!(out, "  takes   {}", description.bootstraps.join(", "))?;
-        writeln!(out, "  can     {}", description.capabilities.join(", "))?;
+        writeln!(
+            out,
+            "  backend {} {}: {}",
+            shown(&description.name),
+            shown(&description.version),
+            shown(&description.summary)
+        )?;
+        writeln!(out, "  takes   {}", shown(&description.bootstraps.join(", ")))?;
+        writeln!(out, "  can     {}", shown(&description.capabilities.join(", ")))?;
         writeln!(out, "wants")?;
         for endpoint in &description.endpoints {
             let need = if endpoint.required { "needed" } else { "optional" };
-            writeln!(out, "  `{}` ({need}): {}, for instance {}", endpoint.name, endpoint.purpose, endpoint.example)?;
+            writeln!(
+                out,
+                "  `{}` ({need}): {}, for instance {}",
+                shown(&endpoint.name),
+                shown(&endpoint.purpose),
+                shown(&endpoint.example)
+            )?;
         }
         for (title, schema) in [
             ("settings of the backend", &description.settings_schema),
@@ -117,11 +167,11 @@ fn show(inspection: &Inspection, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "imports")?;
         for import in &inspection.imports {
             let offered = if inspection.not_offered.contains(import) { "  (not offered by this host)" } else { "" };
-            writeln!(out, "  {import}{offered}")?;
+            writeln!(out, "  {}{offered}", shown(import))?;
         }
     }
     match &inspection.refused {
-        Some(reason) => writeln!(out, "✗ it would be refused: {reason}"),
+        Some(reason) => writeln!(out, "✗ it would be refused: {}", shown(reason)),
         None => writeln!(out, "✓ it fits this pacer ({})", inspection.contract),
     }
 }
@@ -134,12 +184,11 @@ fn settings(schema: &serde_json::Value, out: &mut dyn Write) -> std::io::Result<
     let required = schema["required"].as_array();
     for (key, property) in properties {
         let needed = required.is_some_and(|keys| keys.iter().any(|required| required == key));
-        let default = match &property["default"] {
-            serde_json::Value::Null => String::new(),
-            default => format!(" (default {default})"),
-        };
+        let default = property.get("default").filter(|default| !default.is_null());
+        let default = default.map(|default| format!(" (default {default})")).unwrap_or_default();
         let description = property["description"].as_str().unwrap_or_default();
-        writeln!(out, "  {key}{}: {description}{default}", if needed { ", required" } else { "" })?;
+        let line = format!("{key}{}: {description}{default}", if needed { ", required" } else { "" });
+        writeln!(out, "  {}", shown(&line))?;
     }
     Ok(())
 }
@@ -147,6 +196,11 @@ fn settings(schema: &serde_json::Value, out: &mut dyn Write) -> std::io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{clock::SystemClock, plugins::Compiler};
+
+    fn tools() -> Tools {
+        Tools { compiler: Compiler::InProcess, clock: Arc::new(SystemClock) }
+    }
 
     #[test]
     fn what_is_no_component_is_inspected_and_refused() {
@@ -154,10 +208,10 @@ mod tests {
         let file = dir.path().join("x.wasm");
         std::fs::write(&file, b"\0asm\x01\0\0\0").unwrap();
         let mut out = Vec::new();
-        assert_eq!(inspect(&file, false, &mut out).unwrap(), Outcome::Problem);
+        assert_eq!(inspect(&file, false, tools(), &mut out).unwrap(), Outcome::Problem);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("✗ it would be refused: ") && text.contains("core module"), "{text}");
-        let missing = inspect(&dir.path().join("none.wasm"), false, &mut Vec::new()).unwrap_err().to_string();
+        let missing = inspect(&dir.path().join("none.wasm"), false, tools(), &mut Vec::new()).unwrap_err().to_string();
         assert!(missing.contains("none.wasm"), "{missing}");
     }
 

@@ -1,6 +1,6 @@
 //! The YAML file as a tree that remembers where everything stands.
 //!
-//! Reading into a tree first, and not straight into structures, is what lets [`super::load`] report every problem of
+//! Reading into a tree first, and not straight into structures, is what lets [`super::load()`] report every problem of
 //! a file at once, each with its line and column. Nothing outside this file knows the YAML library.
 
 use std::fmt;

@@ -6,7 +6,8 @@ use http::uri::Authority;
 
 use super::{
     ClientIdentity, Credential, Endpoint, EndpointTarget,
-    reader::{Reader, Value, listed, suggestion},
+    reader::{Reader, listed, suggestion},
+    value::Value,
 };
 use crate::routing::{EndpointName, shown};
 

@@ -7,8 +7,9 @@ use secrecy::SecretString;
 use super::{
     GitHub,
     endpoint::certificates,
-    reader::{Reader, Section, Value},
+    reader::{Reader, Section},
     sections::{warn_plain_http, web_url},
+    value::Value,
 };
 
 pub(super) const GITHUB: &[&str] =

@@ -19,8 +19,9 @@ const LARGEST_CONFIG: u64 = 8 << 20;
 pub fn load(path: &Path, env: &dyn Environment) -> Result<Config, ConfigError> {
     const HINT: &str =
         "give another file with `--config FILE` or `PACER_CONFIG`; `config.example.yaml` is one to start from";
-    let unreadable =
-        |error: std::io::Error| ConfigError::of_file(path, format!("the file cannot be read: {error}"), HINT);
+    let unreadable = |error: std::io::Error| {
+        ConfigError::of_file(path, format!("`{}` cannot be read: {error}", path.display()), HINT)
+    };
     let absolute = std::path::absolute(path).map_err(unreadable)?;
     let metadata = std::fs::metadata(&absolute).map_err(unreadable)?;
     if metadata.len() > LARGEST_CONFIG {

@@ -9,9 +9,10 @@ mod github;
 mod load;
 mod problem;
 mod projects;
+mod quantity;
 mod reader;
 mod sections;
-mod values;
+mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -262,7 +263,7 @@ impl Config {
 }
 
 /// Whether a host is this machine, as written.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")

@@ -8,8 +8,9 @@ use std::{
 
 use super::{
     Backend, Plugins, Pool, Project, RunnerGroup, Scope, Timeouts, endpoint,
-    reader::{Reader, Section, Value, listed, suggestion},
+    reader::{Reader, Section, listed, suggestion},
     sections,
+    value::Value,
 };
 use crate::{
     fleet::runner::Target,

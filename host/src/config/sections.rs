@@ -6,7 +6,8 @@ use secrecy::ExposeSecret;
 
 use super::{
     Auth, Database, LogFormat, PluginLimits, Plugins, Retention, Server, Telemetry, is_loopback,
-    reader::{Reader, Section, Value},
+    reader::{Reader, Section},
+    value::Value,
 };
 use crate::routing::shown;
 

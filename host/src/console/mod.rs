@@ -1,6 +1,6 @@
 //! What people and programs look at: the pages, the API, the stream of changes, health and metrics.
 //!
-//! It only reads, and only through the traits of [`read`]. Every route is in one table with who may use it: what is
+//! It only reads, and only through the traits of `read`. Every route is in one table with who may use it: what is
 //! not listed as public asks for credentials, the answer for unknown paths included. All answers carry the security
 //! headers. No rule of the fleet lives here.
 

@@ -1,6 +1,6 @@
 //! Decides which runners there should be, and makes it so.
 //!
-//! [`plan`](plan()) is the decision, pure; [`Executor`] acts on it; [`watch`] looks at machines and registrations; [`recover`]
+//! [`plan()`] is the decision, pure; `executor` acts on it; `watch` looks at machines and registrations; `recover`
 //! finds what no webhook told. A commit of the store wakes the planner, which sees the world as committed: what it
 //! wants done is written first and done then.
 

@@ -1,6 +1,6 @@
 //! A runner: one machine, one registration, at most one job; and the only ways it may change.
 //!
-//! Every state that is not final has a deadline, and [`super::plan`] says what happens when it passes. The name is
+//! Every state that is not final has a deadline, and [`super::plan()`] says what happens when it passes. The name is
 //! written down before it is used anywhere, so that whatever a crash leaves behind can be found by it.
 
 use std::{fmt, sync::Arc};

@@ -13,6 +13,7 @@ use super::{
     model::GitHubError,
     runners::PER_PAGE,
 };
+use crate::fleet::runner::Target;
 
 /// `/readyz` is open to everybody; GitHub is not asked more often than this for it.
 const PING_KNOWN_FOR: Duration = Duration::from_secs(10);
@@ -77,6 +78,13 @@ impl Client {
             }
         }
         Ok(all)
+    }
+}
+
+impl Client {
+    /// The installation that covers a repository or an organisation; [`super::GitHubErrorKind::NotFound`] if none does.
+    pub async fn installation_on(&self, target: &Target) -> Result<i64, GitHubError> {
+        self.inner.installation(target, None).await
     }
 }
 

@@ -172,6 +172,10 @@ impl Outcome {
                     duration_ms,
                     "delivery {guid} taken in: {result}"
                 );
+                // Whoever is told of a job that nobody serves searches for this word.
+                if let IngestResult::Unmatched(key, reason) = stored {
+                    tracing::warn!(job.id = %key, "audit.job.no_pool_match: job {key}: {reason}");
+                }
                 if let Some(repo) = repo {
                     tracing::debug!(delivery.id = guid, repo = %repo, "delivery {guid} is of {repo}");
                 }

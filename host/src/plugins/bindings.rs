@@ -18,4 +18,4 @@ bindgen!({
 });
 
 /// The version of the contract this host speaks.
-pub(super) const CONTRACT: &str = "pacer:backend@0.1.0";
+pub const CONTRACT: &str = "pacer:backend@0.1.0";

@@ -28,7 +28,7 @@ use super::{
     load::Linked,
     log::CallLog,
     model::{BackendError, ErrorKind},
-    state::{Budget, CallParts, Exceeded, State},
+    state::{Budget, CallParts, Exceeded, HOSTCALL_BYTES, State},
 };
 use crate::{
     clock::SharedClock,
@@ -40,6 +40,8 @@ use crate::{
 const LIVE_STORES: usize = 2_000;
 /// Of standard error in a message.
 const SHOWN_TAIL: usize = 2_000;
+/// How the engine says that more passed the wall than [`HOSTCALL_BYTES`].
+const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls";
 /// Durations kept of each operation, for the quantiles that people see.
 const KEPT_DURATIONS: usize = 256;
 
@@ -214,7 +216,11 @@ impl Lane {
         let outcome = timeout_at(deadline, whole).await;
         store.data().finish_output();
         if log.dropped() > 0 {
-            tracing::debug!(backend.name = %self.name, dropped = log.dropped(), "lines of a backend beyond `limits.log_size` were dropped");
+            tracing::info!(
+                backend.name = %self.name, operation = about.operation, dropped = log.dropped(),
+                "{} lines of its log were dropped: a call may write {} bytes (`backends.{}.limits.log`) in {} lines",
+                log.dropped(), self.limits.log_size, self.name, super::log::LINES
+            );
         }
         self.judge(shared, about, &store, &log, outcome)
     }
@@ -232,8 +238,8 @@ impl Lane {
             Err(_) => Err(self.error(
                 ErrorKind::Unavailable,
                 format!(
-                    "all of its {} calls at once are taken; raise `limits.concurrency` if it can do more",
-                    self.limits.concurrency
+                    "all of its {} calls at once are taken; raise `backends.{}.limits.concurrency` if it can do more",
+                    self.limits.concurrency, self.name
                 ),
             )),
         }
@@ -260,7 +266,7 @@ impl Lane {
             }
             Ok(Ok(Answer::Nonsense(what))) => self.error(
                 ErrorKind::Internal,
-                format!("`{}` answered nonsense: {}", about.operation, shown_up_to(&what, SHOWN_TAIL)),
+                format!("`{}` answered nonsense: {}", about.operation, shown_up_to(&log.redact(&what), SHOWN_TAIL)),
             ),
             Ok(Err(trap)) => self.error(ErrorKind::Internal, self.trap(about, store, log, &trap)),
             // An engine that hangs is no fault of the component.
@@ -282,10 +288,18 @@ impl Lane {
         let exceeded = trap.downcast_ref::<Exceeded>().copied().or(store.data().exceeded());
         let mut text = match (exceeded, trap.downcast_ref::<Trap>()) {
             (Some(exceeded), _) => {
-                format!("`{}` was ended: {exceeded}; raise it if that is what the work needs", about.operation)
+                format!("`{}` was ended: {}", about.operation, exceeded.told(&self.name))
             }
             (None, Some(trap)) => format!("`{}` broke: {trap}", about.operation),
-            (None, None) => format!("`{}` broke: {}", about.operation, log.redact(&trap.root_cause().to_string())),
+            (None, None) => {
+                let cause = trap.root_cause().to_string();
+                let limit = if cause.contains(HOSTCALL_FUEL) {
+                    format!(" (at most {HOSTCALL_BYTES} bytes)")
+                } else {
+                    String::new()
+                };
+                format!("`{}` broke: {}{limit}", about.operation, log.redact(&cause))
+            }
         };
         let tail = log.tail();
         if !tail.is_empty() {

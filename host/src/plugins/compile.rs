@@ -16,10 +16,11 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit};
+use tempfile::TempPath;
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 use wasmtime::{Engine, component::Component};
 
-use super::{PluginError, engine};
+use super::{PluginError, engine, load::Wasm};
 
 /// An interpreter of 18 MB needs 650 MB at its peak; the rest is address space that is reserved and not used.
 const ADDRESS_SPACE: u64 = 4 << 30;
@@ -46,44 +47,77 @@ impl Compiler {
     }
 }
 
-/// The compiled form of `wasm`, from the cache or compiled now. `digest` is its SHA-256 in hex.
+/// The compiled form of a component, from the cache or compiled now.
 pub(super) async fn compiled(
     engine: &Engine,
     compiler: &Compiler,
     cache_dir: &Path,
-    path: &Path,
-    wasm: &[u8],
-    digest: &str,
+    wasm: &Wasm,
 ) -> Result<Component, PluginError> {
-    own_directory(cache_dir)?;
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    let file = cache_dir.join(format!("{digest}-{:016x}.cwasm", hasher.finish()));
+    let file = cache_dir.join(format!("{}-{:016x}.cwasm", wasm.digest, hasher.finish()));
+    let cached = aside({
+        let (engine, dir, file) = (engine.clone(), cache_dir.to_owned(), file.clone());
+        move || cached(&engine, &dir, &file)
+    });
+    let part = match cached.await? {
+        Cached::Usable(component) => return Ok(component),
+        Cached::Nothing(part) => part,
+    };
+    let path = wasm.path.clone();
+    let refused = move |reason: String| PluginError::Compile { path: path.clone(), reason };
+    match compiler {
+        Compiler::InProcess => {
+            let (engine, bytes, out, refused) =
+                (engine.clone(), wasm.bytes.clone(), part.to_path_buf(), refused.clone());
+            aside(move || {
+                let code = engine.precompile_component(&bytes).map_err(|error| refused(format!("{error:#}")))?;
+                fs::write(&out, code).map_err(PluginError::io(format!("write {}", out.display())))
+            })
+            .await?;
+        }
+        Compiler::Child(program) => in_child(program, &wasm.bytes, &part, &refused).await?,
+    }
+    let engine = engine.clone();
+    aside(move || {
+        part.persist(&file)
+            .map_err(|error| PluginError::Io { what: format!("write {}", file.display()), source: error.error })?;
+        map(&engine, &file).map_err(|error| refused(format!("{error:#}")))
+    })
+    .await
+}
+
+/// What the cache has.
+enum Cached {
+    Usable(Component),
+    /// A file in the cache to compile into.
+    Nothing(TempPath),
+}
+
+fn cached(engine: &Engine, dir: &Path, file: &Path) -> Result<Cached, PluginError> {
+    own_directory(dir)?;
     if file.exists() {
-        match map(engine, &file) {
-            Ok(component) => return Ok(component),
-            // Written by a version that hashed alike and compiled otherwise, or cut off: made anew below.
+        match map(engine, file) {
+            Ok(component) => return Ok(Cached::Usable(component)),
+            // Written by a version that hashed alike and compiled otherwise, or cut off: made anew.
             Err(error) => {
                 tracing::warn!(file = %file.display(), "compiled code is not usable, compiling again: {error:#}")
             }
         }
     }
-    let refused = |reason: String| PluginError::Compile { path: path.to_owned(), reason };
     let part = tempfile::Builder::new()
         .prefix(".compiling-")
-        .tempfile_in(cache_dir)
-        .map_err(PluginError::io(format!("write to {}", cache_dir.display())))?
-        .into_temp_path();
-    match compiler {
-        Compiler::InProcess => {
-            let code = engine.precompile_component(wasm).map_err(|error| refused(format!("{error:#}")))?;
-            fs::write(&part, code).map_err(PluginError::io(format!("write {}", part.display())))?;
-        }
-        Compiler::Child(program) => in_child(program, wasm, &part, refused).await?,
-    }
-    part.persist(&file)
-        .map_err(|error| PluginError::Io { what: format!("write {}", file.display()), source: error.error })?;
-    map(engine, &file).map_err(|error| PluginError::Compile { path: path.to_owned(), reason: format!("{error:#}") })
+        .tempfile_in(dir)
+        .map_err(PluginError::io(format!("write to {}", dir.display())))?;
+    Ok(Cached::Nothing(part.into_temp_path()))
+}
+
+/// Runs what blocks where it holds up nobody.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PluginError> + Send + 'static,
+) -> Result<T, PluginError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PluginError::Engine(error.to_string()))?
 }
 
 async fn in_child(

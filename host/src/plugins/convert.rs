@@ -97,11 +97,16 @@ fn timestamp(ms: u64) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
 }
 
-/// An instance, or what is wrong with it.
-pub(super) fn instance(instance: wire::Instance) -> Result<Instance, String> {
+/// An instance, or what is wrong with it. It is stored and shown, so it must not hold a secret of the call.
+pub(super) fn instance(instance: wire::Instance, redact: impl Fn(&str) -> String) -> Result<Instance, String> {
     if instance.handle.is_empty() || instance.handle.len() > HANDLE {
         return Err(format!("the handle of a machine has {} bytes, 1 to {HANDLE} are allowed", instance.handle.len()));
     }
+    // A handle that is changed is of no use.
+    if redact(&instance.handle) != instance.handle {
+        return Err("the handle of a machine holds a secret".to_owned());
+    }
+    let reason = |reason: &str| shown_up_to(&redact(reason), MESSAGE);
     Ok(Instance {
         handle: instance.handle,
         name: instance.name,
@@ -111,15 +116,15 @@ pub(super) fn instance(instance: wire::Instance) -> Result<Instance, String> {
             wire::InstanceState::Running => InstanceState::Running,
             wire::InstanceState::Stopping => InstanceState::Stopping,
             wire::InstanceState::Stopped => InstanceState::Stopped,
-            wire::InstanceState::Failed(reason) => InstanceState::Failed(shown_up_to(&reason, MESSAGE)),
-            wire::InstanceState::Interrupted(reason) => InstanceState::Interrupted(shown_up_to(&reason, MESSAGE)),
+            wire::InstanceState::Failed(why) => InstanceState::Failed(reason(&why)),
+            wire::InstanceState::Interrupted(why) => InstanceState::Interrupted(reason(&why)),
         },
-        addresses: instance.addresses.into_iter().take(LIST).collect(),
+        addresses: instance.addresses.iter().take(LIST).map(|address| redact(address)).collect(),
         created_at: instance.created_at_ms.and_then(timestamp),
         lease_until: instance.lease_until_ms.and_then(timestamp),
         hold: instance.hold,
         price: instance.price.map(|price| Price { micros_per_hour: price.micros_per_hour, currency: price.currency }),
-        attributes: instance.attributes.into_iter().take(LIST).collect(),
+        attributes: instance.attributes.iter().take(LIST).map(|(key, value)| (redact(key), redact(value))).collect(),
     })
 }
 

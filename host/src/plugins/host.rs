@@ -397,8 +397,8 @@ fn answer<T, R>(result: Result<T, wire::Error>, convert: impl FnOnce(T) -> Resul
 }
 
 /// An instance that was asked for by name.
-fn named(instance: wire::Instance, name: &str, owner: &str) -> Result<Instance, String> {
-    let instance = convert::instance(instance)?;
+fn named(instance: wire::Instance, name: &str, owner: &str, state: &State) -> Result<Instance, String> {
+    let instance = convert::instance(instance, |text| state.redact(text))?;
     if instance.name != name || instance.owner != owner {
         return Err(format!(
             "asked for machine `{name}` of `{owner}`, it gave `{}` of `{}`",
@@ -427,9 +427,9 @@ impl Backends for Host {
                 async move {
                     let created = instance
                         .pacer_backend_provisioner()
-                        .call_create(store, &context, &convert::request(&request))
+                        .call_create(&mut *store, &context, &convert::request(&request))
                         .await?;
-                    Ok(answer(created, |created| named(created, request.name.as_str(), &request.owner)))
+                    Ok(answer(created, |created| named(created, request.name.as_str(), &request.owner, store.data())))
                 }
                 .boxed()
             })
@@ -448,8 +448,9 @@ impl Backends for Host {
         async move {
             self.invoke(&backend, "get", None, None, deadline, move |instance, store, context| {
                 async move {
-                    let found = instance.pacer_backend_provisioner().call_get(store, &context, &handle).await?;
-                    Ok(answer(found, |found| found.map(convert::instance).transpose()))
+                    let found = instance.pacer_backend_provisioner().call_get(&mut *store, &context, &handle).await?;
+                    let redact = |text: &str| store.data().redact(text);
+                    Ok(answer(found, |found| found.map(|found| convert::instance(found, redact)).transpose()))
                 }
                 .boxed()
             })
@@ -548,9 +549,9 @@ impl Backends for Host {
                 async move {
                     let outcome = instance
                         .pacer_backend_provisioner()
-                        .call_console_log(store, &context, &handle, max_bytes)
+                        .call_console_log(&mut *store, &context, &handle, max_bytes)
                         .await?;
-                    Ok(answer(outcome, Ok))
+                    Ok(answer(outcome, |text| Ok(store.data().redact(&text))))
                 }
                 .boxed()
             })
@@ -582,10 +583,16 @@ impl Host {
         let owner = owner.to_owned();
         self.invoke(backend, "list", None, None, deadline, move |instance, store, context| {
             async move {
-                let page =
-                    instance.pacer_backend_provisioner().call_list(store, &context, &owner, cursor.as_deref()).await?;
+                let page = instance
+                    .pacer_backend_provisioner()
+                    .call_list(&mut *store, &context, &owner, cursor.as_deref())
+                    .await?;
                 Ok(answer(page, |page| {
-                    let instances: Result<Vec<_>, _> = page.instances.into_iter().map(convert::instance).collect();
+                    let instances: Result<Vec<_>, _> = page
+                        .instances
+                        .into_iter()
+                        .map(|instance| convert::instance(instance, |text| store.data().redact(text)))
+                        .collect();
                     Ok((instances?, page.next))
                 }))
             }

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use serde::Serialize;
 
 use super::{
-    Host,
+    Health, Host,
     bindings::pacer::backend::model as wire,
     call::Answer,
     model::{BackendError, Description},
@@ -54,8 +54,9 @@ impl Host {
             let key = format!("backends.{name}.settings");
             let Some(description) = self.slot_description(name) else {
                 let reason = self.status().into_iter().find(|status| status.name == *name);
-                let reason = reason.map(|status| format!("{:?}", status.health)).unwrap_or_default();
-                findings.push(error(format!("backends.{name}"), format!("it is not loaded: {reason}")));
+                let reason = reason
+                    .map_or_else(|| "it is not known to this host".to_owned(), |status| not_loaded(status.health));
+                findings.push(error(format!("backends.{name}"), reason));
                 continue;
             };
             findings.extend(by_schema(&description.settings_schema, &backend.settings, &key));
@@ -95,6 +96,14 @@ impl Host {
                 .collect(),
             Err(BackendError { message, .. }) => vec![error(key.to_owned(), message)],
         }
+    }
+}
+
+/// Why there is no description.
+fn not_loaded(health: Health) -> String {
+    match health {
+        Health::Down(reason) | Health::Degraded(reason) => format!("it cannot be loaded: {reason}"),
+        Health::Loading | Health::Ok => "it is not loaded yet".to_owned(),
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
 /// The bytes of a file and what identifies them.
 pub(super) struct Wasm {
     pub path: PathBuf,
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<[u8]>,
     /// SHA-256, in hex.
     pub digest: Arc<str>,
 }
@@ -57,7 +57,7 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Wasm, PluginError> {
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     file.take(limit).read_to_end(&mut bytes).map_err(io())?;
     let digest = hex::encode(Sha256::digest(&bytes)).into();
-    Ok(Wasm { path: path.to_owned(), bytes, digest })
+    Ok(Wasm { path: path.to_owned(), bytes: bytes.into(), digest })
 }
 
 /// Whether the bytes are those of a component: `\0asm` with the layer of components.
@@ -93,7 +93,7 @@ pub(super) async fn compile(
     turn: &Semaphore,
 ) -> Result<Component, PluginError> {
     let _turn = turn.acquire().await.map_err(|_| PluginError::Engine("it is shutting down".to_owned()))?;
-    compile::compiled(engine, compiler, cache_dir, &wasm.path, &wasm.bytes, &wasm.digest).await
+    compile::compiled(engine, compiler, cache_dir, wasm).await
 }
 
 /// Fits a component to what the host offers and expects.
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn what_is_no_component_is_told_apart() {
         let kind = |bytes: &[u8]| {
-            let wasm = Wasm { path: "x.wasm".into(), bytes: bytes.to_vec(), digest: "d".into() };
+            let wasm = Wasm { path: "x.wasm".into(), bytes: bytes.into(), digest: "d".into() };
             check_kind(&wasm).map_err(|error| error.to_string())
         };
         assert!(kind(b"\0asm\x0d\0\x01\0").is_ok());
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_pinned_digest_refuses_any_other() {
-        let wasm = Wasm { path: "x.wasm".into(), bytes: vec![], digest: "aa".into() };
+        let wasm = Wasm { path: "x.wasm".into(), bytes: [].into(), digest: "aa".into() };
         assert!(check_digest(&wasm, None).is_ok());
         assert!(check_digest(&wasm, Some("AA")).is_ok());
         assert!(check_digest(&wasm, Some("bb")).unwrap_err().to_string().contains("pins bb"));

@@ -8,27 +8,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::{
     cli::{IsTerminal, StdoutStream},
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-use super::bindings::pacer::backend::log::Level;
+use super::{bindings::pacer::backend::log::Level, redact::Secrets};
 
 /// Of one line, in bytes.
 const LINE: usize = 8 << 10;
 /// Lines of one call.
-const LINES: u32 = 2_000;
+pub(super) const LINES: u32 = 2_000;
 /// Of one line.
 const FIELDS: usize = 32;
-/// What of standard error goes into the message of a trap.
-const TAIL: usize = 4 << 10;
-/// The tail and the longest secret before it, a runner's bootstrap.
-const KEPT: usize = 64 << 10;
-/// Shorter texts would blank out ordinary words.
-const SHORTEST_SECRET: usize = 6;
+/// What of the end of standard error goes into the message of a trap.
+const TAIL: usize = 1_500;
+/// More than the tail, so that where a secret was cut in two is not shown.
+const KEPT: usize = 2 * TAIL;
 
 /// The log of one call.
 pub(super) struct CallLog {
@@ -36,7 +34,7 @@ pub(super) struct CallLog {
     pub(super) operation: &'static str,
     pub(super) operation_id: String,
     pub(super) runner: Option<String>,
-    secrets: Vec<SecretString>,
+    secrets: Secrets,
     inner: Mutex<Inner>,
 }
 
@@ -57,19 +55,19 @@ impl CallLog {
         bytes: u64,
     ) -> Arc<Self> {
         let inner = Inner { bytes_left: bytes, lines_left: LINES, dropped: 0, tail: VecDeque::new() };
-        Arc::new(Self { backend, operation, operation_id, runner, secrets, inner: Mutex::new(inner) })
+        Arc::new(Self {
+            backend,
+            operation,
+            operation_id,
+            runner,
+            secrets: Secrets::new(secrets),
+            inner: Mutex::new(inner),
+        })
     }
 
     /// `text` with every secret of this call blanked out.
     pub(super) fn redact(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.secrets {
-            let secret = secret.expose_secret();
-            if secret.len() >= SHORTEST_SECRET && text.contains(secret) {
-                text = text.replace(secret, "[secret]");
-            }
-        }
-        text
+        self.secrets.redact(text)
     }
 
     pub(super) fn emit(&self, level: Level, message: &str, fields: &[(String, String)]) {

@@ -18,8 +18,10 @@ mod judge;
 mod load;
 mod log;
 mod model;
+mod redact;
 mod state;
 
+pub use bindings::CONTRACT;
 pub use call::OperationStats;
 pub use compile::{Compiler, compile_child_main};
 pub use error::PluginError;

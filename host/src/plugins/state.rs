@@ -26,10 +26,10 @@ use super::{
     engine::TICK,
     log::{CallLog, Sink, Stream},
 };
-use crate::config::PluginLimits;
+use crate::{config::PluginLimits, routing::BackendName};
 
 /// What a component may pass to the host in one call of an import: far more than any request of a backend.
-const HOSTCALL_BYTES: usize = 8 << 20;
+pub(super) const HOSTCALL_BYTES: usize = 8 << 20;
 /// Resources a component may hold; a call of a first-party backend holds a dozen.
 const RESOURCES: usize = 1_000;
 /// Handles in the component's own tables.
@@ -72,12 +72,32 @@ impl Budget {
 /// A limit that a call ran into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Exceeded {
-    #[error("it used more than the {0} bytes of memory that `limits.memory` allows a call")]
+    #[error("more than {0} bytes of memory")]
     Memory(u64),
-    #[error("all calls together use the {0} bytes of memory that `plugins.limits.total_memory` allows")]
+    #[error("more than {0} bytes of memory in all calls")]
     TotalMemory(u64),
-    #[error("it computed for more than the {0} ms that `limits.cpu` allows a call")]
+    #[error("more than {0} ms of computing")]
     Cpu(u128),
+}
+
+impl Exceeded {
+    /// Which limit it was, and the key that raises it.
+    pub fn told(self, backend: &BackendName) -> String {
+        match self {
+            Self::Memory(limit) => format!(
+                "it used more than the {limit} bytes of memory that `backends.{backend}.limits.memory` allows a call; \
+                 raise it if that is what the work needs"
+            ),
+            Self::TotalMemory(limit) => format!(
+                "all calls together used the {limit} bytes of memory that `plugins.limits.total_memory` allows; raise \
+                 it, or lower `limits.concurrency`"
+            ),
+            Self::Cpu(limit) => format!(
+                "it computed for more than the {limit} ms that `backends.{backend}.limits.cpu` allows a call; raise it \
+                 if that is what the work needs"
+            ),
+        }
+    }
 }
 
 /// Counts the memory of one store, over all of its memories and tables.
@@ -178,6 +198,11 @@ impl State {
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         store
+    }
+
+    /// Blanks the secrets of the call out of what the component answered.
+    pub fn redact(&self, text: &str) -> String {
+        self.log.redact(text)
     }
 
     /// The limit on memory that the call ran into, if it did.

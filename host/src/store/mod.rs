@@ -11,6 +11,7 @@ mod batch;
 mod bulk;
 mod history;
 mod jobs;
+mod look;
 mod model;
 mod prune;
 mod reads;
@@ -42,6 +43,7 @@ use self::{
 };
 use crate::{clock::SharedClock, config::Retention};
 
+pub use look::DatabaseState;
 pub use model::{
     Active, AuditEntry, Changed, DeliveryRecord, EventRow, Ingest, IngestResult, JobFilter, Op, OpOutcome, Page, Pause,
     Pruned, RunnerFilter, StoreError,

@@ -101,7 +101,7 @@ impl Location {
         connection.close().await.map_err(|error| self.open_error(error))
     }
 
-    async fn check_version(&self, connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    pub async fn check_version(&self, connection: &mut SqliteConnection) -> Result<i64, StoreError> {
         let failed = |error: sqlx::Error| self.open_error(explain(&self.path, &error));
         let tables: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'")
@@ -123,7 +123,7 @@ impl Location {
     }
 }
 
-fn known_version() -> i64 {
+pub fn known_version() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 

@@ -3,7 +3,7 @@
 use pacer::plugins::{Backends as _, InstanceState};
 use serde_json::json;
 
-use crate::support::{LONG, World, log, name, request};
+use crate::support::{LONG, World, host, log, name, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bootstrap_is_blanked_out_wherever_it_is_told() {
@@ -17,10 +17,10 @@ async fn a_bootstrap_is_blanked_out_wherever_it_is_told() {
         for behaviour in ["leak", "leak-and-panic", "leak-as-state"] {
             let request = request("pacer-small-1", json!({ "behaviour": behaviour }), secret);
             let told = match host.create(&name("leaky"), request, LONG).await {
-                Ok(instance) => match instance.state {
-                    InstanceState::Failed(reason) => reason,
-                    other => panic!("{other:?}"),
-                },
+                Ok(instance) => {
+                    let InstanceState::Failed(reason) = instance.state else { panic!("{:?}", instance.state) };
+                    reason
+                }
                 Err(error) => error.message,
             };
             assert!(told.contains("[secret]"), "{behaviour}: {told}");
@@ -36,4 +36,13 @@ async fn a_bootstrap_is_blanked_out_wherever_it_is_told() {
             assert!(!log.contains(part), "{part} is in the log");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_is_not_stored_as_a_handle() {
+    let (_world, host) = host().await;
+    let secret = format!("eyJ-canary-{}", "0123456789abcdef".repeat(20));
+    let request = request("pacer-small-1", json!({ "behaviour": "leak-as-handle" }), &secret);
+    let error = host.create(&name("guest"), request, LONG).await.unwrap_err();
+    assert!(error.message.contains("the handle of a machine holds a secret"), "{error}");
 }

@@ -32,8 +32,8 @@ fn target() -> PathBuf {
 
 /// The guest, built once.
 pub fn guest() -> &'static [u8] {
-    static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
-    GUEST.get_or_init(|| {
+    static GUEST: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
+    let built = GUEST.get_or_init(|| {
         let dir = target().join("guests");
         let command = ["build", "--quiet", "--target", "wasm32-wasip2", "-p", "pacer-test-guests", "--target-dir"];
         let built = Command::new(env!("CARGO"))
@@ -45,13 +45,15 @@ pub fn guest() -> &'static [u8] {
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .output()
             .unwrap();
-        assert!(
-            built.status.success(),
-            "the guest does not build; if its target is missing: rustup target add wasm32-wasip2\n{}",
-            String::from_utf8_lossy(&built.stderr)
-        );
-        fs::read(dir.join("wasm32-wasip2/debug/pacer_test_guests.wasm")).unwrap()
-    })
+        if !built.status.success() {
+            return Err(format!(
+                "the guest does not build; if its target is missing: rustup target add wasm32-wasip2\n{}",
+                String::from_utf8_lossy(&built.stderr)
+            ));
+        }
+        Ok(fs::read(dir.join("wasm32-wasip2/debug/pacer_test_guests.wasm")).unwrap())
+    });
+    built.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The guest with one text replaced by another of the same length, wherever it occurs.
@@ -185,10 +187,9 @@ pub fn health(host: &Host, backend: &str) -> Health {
 }
 
 pub fn down(host: &Host, backend: &str) -> String {
-    match health(host, backend) {
-        Health::Down(reason) => reason,
-        other => panic!("it is {other:?}"),
-    }
+    let health = health(host, backend);
+    let Health::Down(reason) = health else { panic!("it is {health:?}") };
+    reason
 }
 
 /// Has the guest `guest` behave.

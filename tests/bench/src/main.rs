@@ -4,10 +4,12 @@
 //! as missed; with `--strict` the exit code says so too. Neighbours on the machine are a bigger effect than most
 //! changes of the code, so the load before the run is printed as well.
 
+mod dispatch;
 mod figures;
 mod ingest;
 mod load;
 mod machine;
+mod sandbox;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -41,6 +43,12 @@ fn main() -> anyhow::Result<ExitCode> {
     say(&machine::describe(folder.path())?);
     if wanted("ingest") {
         ingest::measure(folder.path(), period, &mut figures)?;
+    }
+    if wanted("sandbox") {
+        sandbox::measure(&mut figures)?;
+    }
+    if wanted("dispatch") {
+        dispatch::measure(period * 2, &mut figures)?;
     }
     say(&figures.to_string());
     let missed = figures.missed();

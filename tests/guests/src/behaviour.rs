@@ -5,7 +5,7 @@ use std::{
     fs,
     hash::BuildHasher as _,
     hint::black_box,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     mem,
     net::{TcpListener, TcpStream, UdpSocket},
     thread,
@@ -62,7 +62,7 @@ pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
         "recurse" => Ok(recurse(1).to_string()),
         "flood-stdout" => {
             for line in 0..100_000 {
-                println!("line {line} of a flood");
+                let _ = writeln!(io::stdout(), "line {line} of a flood");
             }
             Ok("flooded".into())
         }
@@ -113,7 +113,7 @@ pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
             get(call, endpoint, path, &[(name, value)])
         }
         "many" => many(next(), number(next())),
-        "echo" => echo(next(), next()),
+        "echo" => echo(call, next(), next()),
         "keep" => {
             call.cache.set(next(), next().as_bytes());
             Ok("kept".into())
@@ -173,7 +173,7 @@ fn look() -> String {
         seen.push("names".into());
     }
     let mut input = String::new();
-    if std::io::stdin().read_to_string(&mut input).is_ok_and(|read| read > 0) {
+    if io::stdin().read_to_string(&mut input).is_ok_and(|read| read > 0) {
         seen.push("an input".into());
     }
     if seen.is_empty() { "nothing".into() } else { seen.join(", ") }
@@ -215,9 +215,9 @@ fn many(endpoint: &str, count: u64) -> Result<String, Error> {
     Ok(format!("{answered} {}", first.unwrap_or_default()))
 }
 
-fn echo(endpoint: &str, text: &str) -> Result<String, Error> {
-    let mut stream = connect::open(endpoint)?;
-    let failed = |error: std::io::Error| Error::unavailable(error.to_string());
+fn echo(call: &Call<'_, Settings>, endpoint: &str, text: &str) -> Result<String, Error> {
+    let mut stream = connect::open(call, endpoint)?;
+    let failed = |error: io::Error| Error::unavailable(error.to_string());
     stream.writer.write_all(text.as_bytes()).map_err(failed)?;
     let mut back = vec![0; text.len()];
     stream.reader.read_exact(&mut back).map_err(failed)?;

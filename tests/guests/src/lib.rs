@@ -3,12 +3,17 @@
 //! Its plain operations keep machines in the cache. Everything else is asked for by words: the handle of
 //! `console-log` is a behaviour and its arguments, the pool's setting `behaviour` is one of `create`, and some owners
 //! make `list` misbehave. What happens in `describe`, which is told nothing, is written into the component by the
-//! tests, over [`ON_DESCRIBE`].
+//! tests, over `ON_DESCRIBE`.
 #![cfg(target_family = "wasm")]
 
 mod behaviour;
 
-use std::{hint::black_box, thread, time::Duration};
+use std::{
+    hint::black_box,
+    io::{self, Write as _},
+    thread,
+    time::Duration,
+};
 
 use pacer_backend::{
     Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, Finding, Instance,
@@ -96,7 +101,7 @@ impl Backend for Guest {
             Some("other-name") => instance.name.push_str("-other"),
             Some("leak") => {
                 log!(Info, "the configuration is {secret}"; "field" => secret);
-                println!("it is {secret}");
+                let _ = writeln!(io::stdout(), "it is {secret}");
                 let (first, second) = secret.split_at(secret.len() / 2);
                 eprint!("written in two: {first}");
                 eprintln!("{second}");
@@ -107,6 +112,7 @@ impl Backend for Guest {
                 panic!("could not use {secret}");
             }
             Some("leak-as-state") => instance.state = InstanceState::Failed(format!("could not use {secret}")),
+            Some("leak-as-handle") => instance.handle.clone_from(secret),
             Some(other) => return Err(Error::invalid_config(format!("no behaviour `{other}`"))),
         }
         // The same machine for the same name, and how often it was asked for.

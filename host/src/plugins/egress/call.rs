@@ -94,17 +94,15 @@ impl Call {
 
     pub fn response_too_large(&self) -> Failure {
         let (backend, limit) = (&self.backend, self.limits.response_size);
-        let reason = format!(
-            "the answer is larger than the {limit} bytes that `backends.{backend}.limits.response_size` allows"
-        );
+        let reason =
+            format!("the answer is larger than the {limit} bytes that `backends.{backend}.limits.response` allows");
         Failure::limit(Code::HttpResponseBodySize(Some(limit)), reason)
     }
 
     pub fn request_too_large(&self) -> Failure {
         let (backend, limit) = (&self.backend, self.limits.request_size);
-        let reason = format!(
-            "the request is larger than the {limit} bytes that `backends.{backend}.limits.request_size` allows"
-        );
+        let reason =
+            format!("the request is larger than the {limit} bytes that `backends.{backend}.limits.request` allows");
         Failure::limit(Code::HttpRequestBodySize(Some(limit)), reason)
     }
 

@@ -80,7 +80,7 @@ fn not_found() -> Refusal {
 /// What is wrong with one field of a runner, in the shape that GitHub calls simple.
 fn invalid(field: &str, message: &str) -> Refusal {
     let errors = json!([format!("{field} {message}")]);
-    Refusal(StatusCode::UNPROCESSABLE_ENTITY, format!("Validation Failed: {field} {message}"), Some(errors))
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, "Validation Failed".to_owned(), Some(errors))
 }
 
 fn unprocessable(message: impl Into<String>) -> Refusal {
@@ -97,8 +97,8 @@ impl GitHub {
         })
     }
 
-    /// The token must be one of the owner's installation, and have what the call needs. What the installation does
-    /// not reach looks as if it did not exist.
+    /// The token must be one of the owner's installation, and have what the call needs. What no installation reaches
+    /// looks as if it did not exist.
     fn as_installation(&self, headers: &HeaderMap, owner: &str, need: Need) -> Result<(), Refusal> {
         let mut state = self.inner.state();
         let Some(token) = auth::bearer(headers).and_then(|token| state.tokens.get(token)) else {
@@ -111,9 +111,12 @@ impl GitHub {
             Err(refuse(StatusCode::UNAUTHORIZED, "Bad credentials"))
         } else if installation.suspended {
             Err(suspended())
-        } else if token.owner != owner.to_lowercase() {
+        } else if !state.installations.contains_key(&owner.to_lowercase()) {
             Err(not_found())
-        } else if need.met_by(&token.permissions) && need.met_by(&installation.permissions) {
+        } else if token.owner == owner.to_lowercase()
+            && need.met_by(&token.permissions)
+            && need.met_by(&installation.permissions)
+        {
             Ok(())
         } else {
             Err(refuse(StatusCode::FORBIDDEN, "Resource not accessible by integration"))

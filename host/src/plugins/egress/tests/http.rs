@@ -1,3 +1,5 @@
+//! HTTP to endpoints: grants, connections, bodies, credentials, failures.
+
 use std::{convert::Infallible, time::Duration};
 
 use ::http::{Method, Request, Response, StatusCode, header};
@@ -171,7 +173,7 @@ async fn bodies_are_cut_off_at_their_limits() {
     assert!(matches!(code, Code::HttpResponseBodySize(Some(1_000))), "{code:?}");
     let fits = call.send(get("http://engine/fits"), None).await.unwrap();
     assert_eq!(fits.into_body().collect().await.unwrap().to_bytes().len(), 1_000);
-    assert!(logged.text().contains("`backends.main.limits.response_size`"), "{}", logged.text());
+    assert!(logged.text().contains("`backends.main.limits.response`"), "{}", logged.text());
 
     let sent = seen.paths().len();
     let declared = Request::post("http://engine/").body(full(&[0; 1_001])).unwrap();
@@ -181,7 +183,7 @@ async fn bodies_are_cut_off_at_their_limits() {
     let streamed = Request::post("http://engine/").body(StreamBody::new(frames).boxed_unsync()).unwrap();
     let code = call.send(streamed, None).await.unwrap_err();
     assert!(matches!(code, Code::HttpRequestBodySize(Some(1_000))), "{code:?}");
-    assert!(logged.text().contains("`backends.main.limits.request_size`"), "{}", logged.text());
+    assert!(logged.text().contains("`backends.main.limits.request`"), "{}", logged.text());
     assert_eq!(seen.paths().len(), sent, "no whole request may arrive");
 }
 

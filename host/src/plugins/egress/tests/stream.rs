@@ -1,3 +1,5 @@
+//! Byte streams to endpoints.
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 

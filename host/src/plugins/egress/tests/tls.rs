@@ -1,3 +1,5 @@
+//! TLS to endpoints: authorities, identities.
+
 use std::sync::Arc;
 
 use ::http::Response;

@@ -49,8 +49,9 @@ async fn an_installations_token_is_opaque_long_and_good_for_its_owner_alone() {
     assert!(token.starts_with("ghs_") && token.len() == 520, "{token}");
     let runners = |owner: &str| format!("{owner}/actions/runners");
     assert_eq!(play.get(As::Bearer(&token), &runners(&format!("/repos/{REPO}"))).await.status, 200);
-    assert_eq!(play.get(As::Bearer(&token), &runners(&format!("/repos/{ORG}/widgets"))).await.status, 404);
-    assert_eq!(play.get(As::Bearer(&token), &runners(&format!("/orgs/{ORG}"))).await.status, 404);
+    assert_eq!(play.get(As::Bearer(&token), &runners(&format!("/repos/{ORG}/widgets"))).await.status, 403);
+    assert_eq!(play.get(As::Bearer(&token), &runners(&format!("/orgs/{ORG}"))).await.status, 403);
+    assert_eq!(play.get(As::Bearer(&token), &runners("/orgs/nobody")).await.status, 404, "nobody installed it there");
     assert_eq!(play.get(As::Bearer("ghs_unknown"), &runners(&format!("/repos/{REPO}"))).await.status, 401);
     assert_eq!(play.get(As::App, &runners(&format!("/repos/{REPO}"))).await.status, 401);
 

@@ -27,7 +27,7 @@ pub struct Operation {
 
 pub static GITHUB: LazyLock<Description> = LazyLock::new(|| {
     let mut document =
-        serde_json::from_str(include_str!("../openapi/github-excerpt.json")).expect("the excerpt is JSON");
+        serde_json::from_str(include_str!("../../openapi/github-excerpt.json")).expect("the excerpt is JSON");
     translate(&mut document);
     Description { document, validators: Mutex::default() }
 });

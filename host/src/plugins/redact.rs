@@ -1,0 +1,120 @@
+//! Blanks secrets out of texts, in whole and in part.
+//!
+//! A component may cut, wrap or split what it tells. So not whole secrets are looked for but any [`PIECE`] of one;
+//! only what is shorter than a piece is looked for as a whole.
+
+use std::{ops::Range, sync::OnceLock};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// In bytes. Short enough that what is left of a secret helps nobody, long enough that ordinary words stay.
+const PIECE: usize = 16;
+/// Shorter secrets would blank out ordinary words.
+const SHORTEST: usize = 6;
+/// What stands in the place of a secret.
+const BLANK: &str = "[secret]";
+
+/// The secrets of a call.
+pub(super) struct Secrets(Vec<Secret>);
+
+struct Secret {
+    text: SecretString,
+    /// Where each piece begins, in the order of the pieces; made when it is first needed, which is seldom.
+    pieces: OnceLock<Vec<usize>>,
+}
+
+impl Secrets {
+    pub(super) fn new(secrets: Vec<SecretString>) -> Self {
+        let told_apart = secrets.into_iter().filter(|secret| secret.expose_secret().len() >= SHORTEST);
+        Self(told_apart.map(|text| Secret { text, pieces: OnceLock::new() }).collect())
+    }
+
+    /// `text` with every piece of every secret blanked out.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let mut hidden: Vec<Range<usize>> = self.0.iter().flat_map(|secret| secret.found_in(text.as_bytes())).collect();
+        hidden.sort_unstable_by_key(|range| range.start);
+        let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
+        for (index, range) in hidden.iter().enumerate() {
+            // What touches what was blanked out before goes with it.
+            let (start, end) = (text.floor_char_boundary(range.start), text.ceil_char_boundary(range.end));
+            if index == 0 || start > from {
+                shown.push_str(&text[from..start]);
+                shown.push_str(BLANK);
+            }
+            from = from.max(end);
+        }
+        shown.push_str(&text[from..]);
+        shown
+    }
+}
+
+impl Secret {
+    /// Where pieces of it are, merged where they overlap.
+    fn found_in(&self, text: &[u8]) -> Vec<Range<usize>> {
+        let mut found: Vec<Range<usize>> = Vec::new();
+        let size = self.text.expose_secret().len().min(PIECE);
+        for (at, window) in text.windows(size).enumerate() {
+            if !self.has(window) {
+                continue;
+            }
+            match found.last_mut() {
+                Some(last) if last.end >= at => last.end = at + size,
+                Some(_) | None => found.push(at..at + size),
+            }
+        }
+        found
+    }
+
+    fn has(&self, window: &[u8]) -> bool {
+        let (secret, size) = (self.text.expose_secret().as_bytes(), window.len());
+        let pieces = self.pieces.get_or_init(|| {
+            let mut starts: Vec<usize> = (0..=secret.len() - size).collect();
+            starts.sort_unstable_by_key(|at| &secret[*at..at + size]);
+            starts
+        });
+        pieces.binary_search_by(|at| secret[*at..at + size].cmp(window)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn redact(secrets: &[&str], text: &str) -> String {
+        Secrets::new(secrets.iter().map(|secret| (*secret).into()).collect()).redact(text)
+    }
+
+    #[test]
+    fn whole_and_in_part() {
+        let secret = "abcdefghijklmnopqrstuvwxyz0123456789";
+        assert_eq!(redact(&[secret], &format!("it is {secret}.")), "it is [secret].");
+        assert_eq!(redact(&[secret], "cut: abcdefghijklmnopqrst…"), "cut: [secret]…");
+        assert_eq!(redact(&[secret], "wrapped: abcdefghijklmnopqr\nstuvwxyz0123456789"), "wrapped: [secret]\n[secret]");
+        assert_eq!(redact(&[secret], "the alphabet begins with abcdefghij"), "the alphabet begins with abcdefghij");
+        assert_eq!(redact(&["hunter22", "one-more"], "hunter22one-more, hunter2"), "[secret], hunter2");
+        assert_eq!(redact(&["", "abc"], "abc"), "abc", "too short to be told from words");
+        assert_eq!(redact(&["ääääääääääää"], "xääääääääääää"), "x[secret]");
+        assert_eq!(redact(&[], "nothing to hide"), "nothing to hide");
+    }
+
+    #[test]
+    fn a_script_line_by_line() {
+        let script = "#!/bin/sh\nexport TOKEN=0123456789\nexec /run\n";
+        assert_eq!(redact(&[script], "export TOKEN=0123456789"), "[secret]");
+    }
+
+    proptest! {
+        #[test]
+        fn no_piece_passes(
+            secret in "[a-c]{20,60}", before in "[a-z ä]{0,20}", from in 0_usize..20, len in 16_usize..60, after in "[a-z ö]{0,20}",
+        ) {
+            let part: String = secret.chars().skip(from).take(len).collect();
+            let shown = redact(&[&secret], &format!("{before}{part}{after}"));
+            for at in 0..=secret.len() - PIECE {
+                prop_assert!(!shown.contains(&secret[at..at + PIECE]), "{}", shown);
+            }
+        }
+    }
+}
