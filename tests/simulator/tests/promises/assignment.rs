@@ -28,7 +28,11 @@ async fn who_got_what(first: First, seed: u64, count: usize) -> BTreeMap<JobId, 
         let (_, config) = play.jit(&token, &format!("pacer-{number:02}"), &["self-hosted", "linux"]).await;
         configs.push(config);
     }
-    let queue = || (0..count).for_each(|_| drop(play.simulator.github.queue(job(&["self-hosted"]))));
+    let queue = || {
+        for _ in 0..count {
+            play.simulator.github.queue(job(&["self-hosted"]));
+        }
+    };
     let connect = || -> Vec<Session> {
         configs.iter().map(|config| play.simulator.github.connect(config).expect("it connects")).collect()
     };
