@@ -76,7 +76,7 @@ impl Fixture {
         Self {
             simulator: Simulator::start(settings).await.unwrap(),
             description: description(),
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            client: reqwest::Client::builder().no_proxy().user_agent("conformance").build().unwrap(),
             covered: Default::default(),
         }
     }
@@ -216,6 +216,7 @@ async fn every_answer_fits_githubs_own_description() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "it runs a job");
     let (_, job) = fixture.call(Method::GET, &format!("{repo}/actions/jobs/{id}"), &tokens[0].1, None).await;
     assert_eq!(job["status"], "in_progress");
+    fixture.call(Method::GET, &format!("{repo}/actions/runs?status=in_progress"), &tokens[0].1, None).await;
     fixture.call(Method::GET, &format!("{repo}/actions/runs/{}/jobs", job["run_id"]), &tokens[0].1, None).await;
     session.done("success");
     assert!(github.runners().is_empty(), "an ephemeral runner goes with its job");

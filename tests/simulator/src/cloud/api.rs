@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use axum::{
     Json, Router,
     extract::{Path, Query, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -19,6 +19,8 @@ use crate::faults::Rule;
 
 /// Machines in a page at most.
 const PAGE: usize = 500;
+/// The most that a refusal repeats of what could not be read.
+const LONGEST_REASON: usize = 4096;
 
 pub fn router(cloud: Cloud) -> Router {
     let machines = Router::new()
@@ -47,7 +49,25 @@ async fn faulty(State(cloud): State<Cloud>, request: Request, next: Next) -> Res
         (_, "/v1/quote") => "quote",
         _ => "get",
     };
-    cloud.faults().around(operation, request, next).await
+    in_the_clouds_words(cloud.faults().around(operation, request, next).await).await
+}
+
+/// What cannot be read is refused before a handler sees it, and not in the shape of the contract.
+async fn in_the_clouds_words(response: Response) -> Response {
+    let unread = matches!(
+        response.status(),
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY
+    );
+    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if !unread || json {
+        return response;
+    }
+    let reason = axum::body::to_bytes(response.into_body(), LONGEST_REASON).await.unwrap_or_default();
+    invalid(String::from_utf8_lossy(&reason)).into_response()
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.into())
 }
 
 struct Refusal(StatusCode, &'static str, String);
@@ -79,6 +99,9 @@ async fn create(
     Path(name): Path<String>,
     Json(request): Json<Create>,
 ) -> Result<Response, Refusal> {
+    if request.owner.is_empty() {
+        return Err(invalid("a machine needs an owner"));
+    }
     let stop = CancellationToken::new();
     let machine = {
         let state = &mut *cloud.state();
@@ -220,12 +243,12 @@ async fn conditions(
     State(cloud): State<Cloud>,
     Json(changes): Json<serde_json::Map<String, serde_json::Value>>,
 ) -> Result<(), Refusal> {
-    let invalid = |error: serde_json::Error| Refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", error.to_string());
-    let mut conditions = serde_json::to_value(cloud.conditions()).map_err(invalid)?;
+    let unread = |error: serde_json::Error| invalid(error.to_string());
+    let mut conditions = serde_json::to_value(cloud.conditions()).map_err(unread)?;
     if let Some(conditions) = conditions.as_object_mut() {
         conditions.extend(changes);
     }
-    cloud.set_conditions(serde_json::from_value::<Conditions>(conditions).map_err(invalid)?);
+    cloud.set_conditions(serde_json::from_value::<Conditions>(conditions).map_err(unread)?);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
-use super::state::now;
+use super::{shapes::CLIENT_ID, state::now};
 
 /// GitHub allows a clock to be off by this.
 const SKEW: i64 = 60;
@@ -56,7 +56,7 @@ impl AppKey {
             .claims;
         let at = now().as_second();
         let issuer = claims.iss.as_str().map(str::to_owned).unwrap_or_else(|| claims.iss.to_string());
-        if issuer != app_id.to_string() {
+        if issuer != app_id.to_string() && issuer != CLIENT_ID {
             return Err("'Issuer' claim ('iss') must be the id of the App".to_owned());
         }
         if claims.iat > at + SKEW {

@@ -5,9 +5,12 @@
 
 mod auth;
 mod control;
+mod limits;
 mod payload;
+mod permissions;
 mod rest;
 mod runner;
+mod shapes;
 mod state;
 mod webhooks;
 
@@ -22,9 +25,10 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{auth::AppKey, state::State, webhooks::Webhooks};
+use self::{auth::AppKey, permissions::Installation, state::State, webhooks::Webhooks};
 use crate::faults::Faults;
 
+pub use permissions::{Access, Permissions, documented};
 pub use runner::{Assigned, ConnectError, Session};
 pub use state::{JobId, JobState};
 pub use webhooks::Weather;
@@ -43,6 +47,10 @@ pub struct Settings {
     /// When a runner vanished with its job, the job fails after this.
     pub lost_after: Duration,
     pub weather: Weather,
+    /// What every installation grants the App.
+    pub permissions: Permissions,
+    /// Calls in an hour for each installation; without it there are no limits.
+    pub hourly_limit: Option<u32>,
 }
 
 impl Default for Settings {
@@ -56,6 +64,8 @@ impl Default for Settings {
             orgs: Vec::new(),
             lost_after: Duration::from_secs(10),
             weather: Weather::default(),
+            permissions: documented(),
+            hourly_limit: None,
         }
     }
 }
@@ -133,7 +143,12 @@ impl Inner {
 
     /// Changes the state, and has whatever it tells sent.
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let result = change(&mut self.state());
+        let result = {
+            let mut state = self.state();
+            let result = change(&mut state);
+            self.webhooks.accept(state.told.drain(..));
+            result
+        };
         self.told.notify_one();
         result
     }
@@ -142,9 +157,15 @@ impl Inner {
 impl GitHub {
     /// Makes a GitHub with an App key of its own. Fails only where the machine has no randomness.
     pub fn new(settings: Settings) -> anyhow::Result<Self> {
+        let mut state = State::new(settings.seed);
+        let owners = settings.repos.iter().filter_map(|repo| repo.split('/').next());
+        for owner in owners.chain(settings.orgs.iter().map(String::as_str)) {
+            let (owner, permissions) = (owner.to_owned(), settings.permissions.clone());
+            state.installations.insert(owner.to_lowercase(), Installation { owner, permissions, suspended: false });
+        }
         let inner = Inner {
             key: AppKey::generate()?,
-            state: Mutex::new(State::new(settings.seed)),
+            state: Mutex::new(state),
             webhooks: Webhooks::new(&settings)?,
             faults: Arc::new(Faults::new(settings.seed ^ 0xfa17)),
             url: Mutex::default(),
@@ -253,6 +274,25 @@ impl GitHub {
             .collect()
     }
 
+    /// Suspends the installation on an account, or lets it go on.
+    pub fn suspend(&self, owner: &str, suspended: bool) {
+        if let Some(installation) = self.inner.state().installations.get_mut(&owner.to_lowercase()) {
+            installation.suspended = suspended;
+        }
+    }
+
+    /// Takes the App off an account: its tokens are worth nothing any more.
+    pub fn uninstall(&self, owner: &str) {
+        self.inner.state().installations.remove(&owner.to_lowercase());
+    }
+
+    /// What an account grants the App from now on.
+    pub fn grant(&self, owner: &str, permissions: Permissions) {
+        if let Some(installation) = self.inner.state().installations.get_mut(&owner.to_lowercase()) {
+            installation.permissions = permissions;
+        }
+    }
+
     pub fn faults(&self) -> &Arc<Faults> {
         &self.inner.faults
     }
@@ -270,6 +310,11 @@ impl GitHub {
     /// Deliveries that were attempted, and those that succeeded.
     pub fn deliveries(&self) -> (u64, u64) {
         self.inner.webhooks.counts()
+    }
+
+    /// Attempts in the log of deliveries.
+    pub fn delivery_log_len(&self) -> usize {
+        self.inner.webhooks.log_len()
     }
 
     /// Every configuration of a runner it ever handed out.

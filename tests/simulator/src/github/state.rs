@@ -9,6 +9,10 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use super::{
+    limits::Spent,
+    permissions::{Installation, Permissions},
+};
 use crate::dice::Dice;
 
 pub type JobId = u64;
@@ -82,8 +86,12 @@ pub struct Runner {
 
 #[derive(Debug, Clone)]
 pub struct Token {
+    /// Lower-case.
     pub owner: String,
     pub expires_at: Timestamp,
+    pub permissions: Permissions,
+    /// `owner/name`, lower-case; without them all of the installation.
+    pub repositories: Option<BTreeSet<String>>,
 }
 
 /// Something GitHub tells by webhook.
@@ -107,6 +115,9 @@ pub struct State {
     /// Queued, by what they want.
     queued: HashMap<String, HashMap<Labels, VecDeque<JobId>>>,
     pub tokens: HashMap<String, Token>,
+    /// By owner, lower-case.
+    pub installations: BTreeMap<String, Installation>,
+    pub spent: Spent,
     pub jit_configs: Vec<String>,
     pub told: VecDeque<Told>,
     pub violations: Vec<String>,
@@ -125,6 +136,8 @@ impl State {
             idle: HashMap::new(),
             queued: HashMap::new(),
             tokens: HashMap::new(),
+            installations: BTreeMap::new(),
+            spent: Spent::default(),
             jit_configs: Vec::new(),
             told: VecDeque::new(),
             violations: Vec::new(),

@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 
-use super::{GitHub, Settings, payload, state};
+use super::{
+    GitHub, Settings, payload, shapes,
+    state::{self, Told},
+};
 use crate::dice::Dice;
 
 /// GitHub gives up after this.
@@ -51,19 +54,29 @@ pub struct Attempt {
     pub duration: f64,
     pub status: String,
     pub status_code: u16,
-    pub action: &'static str,
-    pub repo: String,
-    pub body: Arc<Vec<u8>>,
+    /// Where it went.
+    pub url: String,
+    /// What it said: its body is made of it whenever it is needed, always the same.
+    pub told: Arc<Told>,
 }
 
 pub struct Webhooks {
     client: reqwest::Client,
     secret: String,
+    app_id: u64,
     at_once: Arc<Semaphore>,
     inner: Mutex<Inner>,
 }
 
+/// A delivery that is to be sent.
+struct Copy {
+    guid: String,
+    told: Arc<Told>,
+    delay: Duration,
+}
+
 struct Inner {
+    pending: VecDeque<Copy>,
     url: Option<String>,
     weather: Weather,
     dice: Dice,
@@ -83,6 +96,7 @@ impl Webhooks {
             .pool_max_idle_per_host(AT_ONCE)
             .build()?;
         let inner = Inner {
+            pending: VecDeque::new(),
             url: settings.webhook_url.clone(),
             weather: settings.weather.clone(),
             dice: Dice::new(settings.seed ^ 0x3eb),
@@ -95,6 +109,7 @@ impl Webhooks {
         Ok(Self {
             client,
             secret: settings.webhook_secret.clone(),
+            app_id: settings.app_id,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             inner: Mutex::new(inner),
         })
@@ -117,9 +132,19 @@ impl Webhooks {
         (inner.sent, inner.arrived)
     }
 
-    /// The log, newest first.
-    pub fn log(&self) -> Vec<Attempt> {
-        self.inner().log.values().rev().cloned().collect()
+    /// The log before an attempt, newest first.
+    pub fn log(&self, before: u64, succeeded: Option<bool>, most: usize) -> Vec<Attempt> {
+        let inner = self.inner();
+        let attempts = inner.log.range(..before).rev().map(|(_, attempt)| attempt);
+        attempts
+            .filter(|attempt| succeeded.is_none_or(|succeeded| succeeded == (attempt.status == "OK")))
+            .take(most)
+            .cloned()
+            .collect()
+    }
+
+    pub fn log_len(&self) -> usize {
+        self.inner().log.len()
     }
 
     pub fn attempt(&self, id: u64) -> Option<Attempt> {
@@ -139,13 +164,55 @@ impl Webhooks {
         }
     }
 
+    /// Takes in what happened. What becomes of each delivery is decided here, by the weather there is now and in the
+    /// order in which it happened, so that a seed repeats it.
+    pub fn accept(&self, told: impl Iterator<Item = Told>) {
+        let mut lost = Vec::new();
+        {
+            let inner = &mut *self.inner();
+            for told in told {
+                let (told, dice, weather) = (Arc::new(told), &mut inner.dice, &inner.weather);
+                let guid = format!("{}-{}-{}-{}-{}", dice.hex(8), dice.hex(4), dice.hex(4), dice.hex(4), dice.hex(12));
+                let copies = if dice.chance(weather.doubled) { 2 } else { 1 };
+                let delays: Vec<Duration> = (0..copies).map(|_| dice.within(&weather.delay)).collect();
+                if dice.chance(weather.forgotten) {
+                    continue;
+                }
+                if dice.chance(weather.lost) {
+                    lost.push((guid, told, inner.url.clone().unwrap_or_default()));
+                    continue;
+                }
+                let copies =
+                    delays.into_iter().map(|delay| Copy { guid: guid.clone(), told: Arc::clone(&told), delay });
+                inner.pending.extend(copies);
+            }
+        }
+        for (guid, told, url) in lost {
+            self.record(Attempt {
+                id: 0,
+                guid,
+                delivered_at: state::now(),
+                redelivery: false,
+                duration: PATIENCE.as_secs_f64(),
+                status: "failed to connect to host".to_owned(),
+                status_code: 502,
+                url,
+                told,
+            });
+        }
+    }
+
+    fn take_pending(&self) -> VecDeque<Copy> {
+        std::mem::take(&mut self.inner().pending)
+    }
+
     /// Sends a delivery once and logs how that went.
-    pub async fn send(&self, guid: &str, action: &'static str, repo: &str, body: Arc<Vec<u8>>, redelivery: bool) {
+    pub async fn send(&self, github: &GitHub, guid: &str, told: &Arc<Told>, redelivery: bool) {
         let Some(url) = self.inner().url.clone() else { return };
         self.inner().sent += 1;
         let started = std::time::Instant::now();
         let answer = match self.at_once.acquire().await {
-            Ok(_permit) => self.post(&url, guid, &body).await,
+            Ok(_permit) => self.post(&url, guid, told.body(github)).await,
             Err(_) => return,
         };
         let (status, status_code) = match answer {
@@ -154,9 +221,8 @@ impl Webhooks {
             Err(error) if error.is_timeout() => ("timed out".to_owned(), 0),
             Err(_) => ("failed to connect to host".to_owned(), 502),
         };
-        if status == "OK" {
-            self.inner().arrived += 1;
-        }
+        // The log first: who sees the count finds the attempt.
+        let arrived = status == "OK";
         self.record(Attempt {
             id: 0,
             guid: guid.to_owned(),
@@ -165,26 +231,34 @@ impl Webhooks {
             duration: started.elapsed().as_secs_f64(),
             status,
             status_code,
-            action,
-            repo: repo.to_owned(),
-            body,
+            url,
+            told: Arc::clone(told),
         });
+        if arrived {
+            self.inner().arrived += 1;
+        }
     }
 
-    async fn post(&self, url: &str, guid: &str, body: &Arc<Vec<u8>>) -> reqwest::Result<u16> {
-        let request = self
-            .client
-            .post(url)
-            .header("content-type", "application/json")
-            .header("accept", "*/*")
-            .header("x-github-event", "workflow_job")
-            .header("x-github-delivery", guid)
-            .header("x-github-hook-id", "480211")
-            .header("x-github-hook-installation-target-type", "integration")
-            .header("x-github-hook-installation-target-id", "123456")
-            .header("x-hub-signature-256", sign(&self.secret, body))
-            .body(body.as_ref().clone());
-        Ok(request.send().await?.status().as_u16())
+    /// What goes with a delivery, as GitHub spells it.
+    pub fn headers(&self, guid: &str, body: &[u8]) -> [(&'static str, String); 8] {
+        [
+            ("Content-Type", "application/json".to_owned()),
+            ("X-GitHub-Event", "workflow_job".to_owned()),
+            ("X-GitHub-Delivery", guid.to_owned()),
+            ("X-GitHub-Hook-ID", "480211".to_owned()),
+            ("X-GitHub-Hook-Installation-Target-Type", "integration".to_owned()),
+            ("X-GitHub-Hook-Installation-Target-ID", self.app_id.to_string()),
+            ("X-Hub-Signature", sign_as_before(&self.secret, body)),
+            ("X-Hub-Signature-256", sign(&self.secret, body)),
+        ]
+    }
+
+    async fn post(&self, url: &str, guid: &str, body: Vec<u8>) -> reqwest::Result<u16> {
+        let mut request = self.client.post(url).header("accept", "*/*");
+        for (name, value) in self.headers(guid, &body) {
+            request = request.header(name, value);
+        }
+        Ok(request.body(body).send().await?.status().as_u16())
     }
 }
 
@@ -196,61 +270,26 @@ pub fn sign(secret: &str, body: &[u8]) -> String {
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
+/// The signature that GitHub still sends for receivers of old.
+fn sign_as_before(secret: &str, body: &[u8]) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+    format!("sha1={}", hex::encode(aws_lc_rs::hmac::sign(&key, body)))
+}
+
 /// Sends what is told, until the play is over.
 pub async fn deliver(github: GitHub) {
     loop {
-        let told: Vec<_> = github.inner.state().told.drain(..).collect();
-        for told in told {
-            let (guid, fate) = {
-                let inner = &mut *github.inner.webhooks.inner();
-                let weather = inner.weather.clone();
-                let dice = &mut inner.dice;
-                let guid = format!("{}-{}-{}-{}-{}", dice.hex(8), dice.hex(4), dice.hex(4), dice.hex(4), dice.hex(12));
-                let copies = if dice.chance(weather.doubled) { 2 } else { 1 };
-                let delays: Vec<Duration> = (0..copies).map(|_| dice.within(&weather.delay)).collect();
-                let fate = if dice.chance(weather.forgotten) {
-                    Fate::Forgotten
-                } else if dice.chance(weather.lost) {
-                    Fate::Lost
-                } else {
-                    Fate::Sent(delays)
-                };
-                (guid, fate)
-            };
-            let owner = told.job.repo.split('/').next().unwrap_or_default().to_lowercase();
-            let organization = github.settings().orgs.iter().any(|org| org.to_lowercase() == owner);
-            let api = "https://api.github.com";
-            match fate {
-                Fate::Forgotten => {}
-                Fate::Lost => github.inner.webhooks.record(Attempt {
-                    id: 0,
-                    guid,
-                    delivered_at: state::now(),
-                    redelivery: false,
-                    duration: 10.0,
-                    status: "failed to connect to host".to_owned(),
-                    status_code: 502,
-                    action: told.action,
-                    repo: told.job.repo.clone(),
-                    body: Arc::new(payload::delivery(&told, api, organization)),
-                }),
-                Fate::Sent(delays) => {
-                    for delay in delays {
-                        let (github, guid, told) = (github.clone(), guid.clone(), told.clone());
-                        github.inner.tracker.clone().spawn(async move {
-                            let stopping = github.inner.stopping.clone();
-                            let sending = async {
-                                if !delay.is_zero() {
-                                    tokio::time::sleep(delay).await;
-                                }
-                                let body = Arc::new(payload::delivery(&told, api, organization));
-                                github.inner.webhooks.send(&guid, told.action, &told.job.repo, body, false).await;
-                            };
-                            stopping.run_until_cancelled(sending).await;
-                        });
+        for copy in github.inner.webhooks.take_pending() {
+            let sender = github.clone();
+            github.inner.tracker.spawn(async move {
+                let sending = async {
+                    if !copy.delay.is_zero() {
+                        tokio::time::sleep(copy.delay).await;
                     }
-                }
-            }
+                    sender.inner.webhooks.send(&sender, &copy.guid, &copy.told, false).await;
+                };
+                sender.inner.stopping.run_until_cancelled(sending).await;
+            });
         }
         tokio::select! {
             () = github.inner.told.notified() => {}
@@ -259,8 +298,13 @@ pub async fn deliver(github: GitHub) {
     }
 }
 
-enum Fate {
-    Sent(Vec<Duration>),
-    Lost,
-    Forgotten,
+impl Told {
+    pub fn owner(&self) -> &str {
+        self.job.repo.split('/').next().unwrap_or_default()
+    }
+
+    /// The body of its delivery.
+    pub fn body(&self, github: &GitHub) -> Vec<u8> {
+        payload::delivery(self, shapes::API, github.knows_org(self.owner()))
+    }
 }
