@@ -282,11 +282,9 @@ impl Executor {
         let mut ops = vec![Op::Runner { name: runner.name.clone(), change }];
         {
             let world = self.world();
-            let meant_for = match world.runner(&runner.name) {
-                Some(_) => world.wanted_by(&runner.name).map(|job| job.key),
-                // The commit that planned it has not come round yet.
-                None => runner.job,
-            };
+            // Its job wants it still, or runs already; or the commit that planned it has not come round yet.
+            let wanted = world.wanted_by(&runner.name).map(|job| job.key);
+            let meant_for = wanted.or_else(|| world.runner(&runner.name).map_or(runner.job, |runner| runner.job));
             ops.extend(meant_for.map(|key| Op::Job { key, change: JobChange::Starting }));
             if world.pause(&runner.project, &runner.pool).is_some() {
                 ops.push(Op::Pause { project: runner.project.clone(), pool: runner.pool.clone(), pause: None });

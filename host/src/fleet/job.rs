@@ -303,11 +303,16 @@ pub fn apply_change(job: &mut Job, change: &JobChange, now: Timestamp) -> Option
     let events = match change {
         JobChange::Claim { runner } => claim(job, runner, now)?,
         JobChange::Starting => {
-            if !job.status.wants_runner() || job.status == JobStatus::Starting {
+            if job.status.wants_runner() && job.status != JobStatus::Starting {
+                enter(job, JobStatus::Starting, now);
+                vec![status_event(job, None, now)]
+            } else if job.claimed_at.is_some() && job.starting_at.is_none() && job.running_at.is_some() {
+                // GitHub was faster than the backend's answer: only the time is learnt late.
+                job.starting_at = Some(job.running_at.map_or(now, |running| running.min(now)));
+                Vec::new()
+            } else {
                 return None;
             }
-            enter(job, JobStatus::Starting, now);
-            vec![status_event(job, None, now)]
         }
         JobChange::Pair { runner } => {
             if !job.status.wants_runner() || job.runner == *runner {
