@@ -161,6 +161,10 @@ async fn a_job_that_is_cancelled_in_the_queue_leaves_its_runner_to_the_next() {
     eventually("a machine is made for it", SOON, async || (world.simulator.cloud.machines().len() == 1).then_some(()))
         .await;
     world.simulator.github.cancel(id);
+    eventually("the end of the first is known", SOON, async || {
+        jobs(&pacer).await.first().is_some_and(|job| job["status"] == "cancelled").then_some(())
+    })
+    .await;
     world.queue(1, SHORT);
     world.settled().await;
     agrees(&world, &pacer).await;

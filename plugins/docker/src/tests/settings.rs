@@ -85,7 +85,8 @@ fn schemas_are_closed_and_say_which_dialect_they_are() {
         assert_eq!(schema["additionalProperties"], false);
     }
     let typo = Exported::<Docker>::validate("{}", Some(r#"{"image":"a","comand":[]}"#));
-    assert!(typo[0].message.contains("comand"), "{:?}", typo[0].message);
+    // What was found is never quoted, a key may be a misplaced value; the host's own check of the schema names it.
+    assert!(typo[0].message.contains("expected one of `image`"), "{:?}", typo[0].message);
     let unknown = Exported::<Docker>::validate(r#"{"host":"x"}"#, None);
     assert_eq!(unknown[0].path, "/settings");
 }
