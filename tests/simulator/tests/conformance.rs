@@ -158,6 +158,7 @@ async fn every_answer_fits_githubs_own_description() {
     let org = format!("/orgs/{ORG}");
     let tokens = [(repo.as_str(), fixture.token(&repo).await), (org.as_str(), fixture.token(&org).await)];
     fixture.call(Method::GET, "/app", &app, None).await;
+    fixture.call(Method::GET, "/app/hook/config", &app, None).await;
     let (_, installation) = fixture.call(Method::GET, &format!("{repo}/installation"), &app, None).await;
     fixture.call(Method::GET, &format!("/app/installations/{}", installation["id"]), &app, None).await;
     fixture.call(Method::GET, &format!("{org}/actions/runner-groups"), &tokens[1].1, None).await;

@@ -191,6 +191,11 @@ impl GitHub {
         *self.inner.url.lock().unwrap_or_else(PoisonError::into_inner) = url.to_owned();
     }
 
+    /// The address of a path where it is served, as its own answers name it.
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.inner.url.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The REST API, and the paths of runners and of the play.
     pub fn router(&self) -> Router {
         rest::router(self.clone()).merge(runner::router(self.clone())).merge(control::router(self.clone()))

@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use super::{
     GitHub, auth, limits, payload,
     permissions::{Installation, Need},
-    shapes,
     state::{self, Scope},
 };
 
@@ -28,6 +27,7 @@ pub fn router(github: GitHub) -> Router {
         .route("/app/installations", get(app::installations))
         .route("/app/installations/{id}", get(app::installation))
         .route("/app/installations/{id}/access_tokens", post(app::access_token))
+        .route("/app/hook/config", get(app::hook_config))
         .route("/app/hook/deliveries", get(app::deliveries))
         .route("/app/hook/deliveries/{id}", get(app::delivery))
         .route("/app/hook/deliveries/{id}/attempts", post(app::redeliver))
@@ -175,18 +175,26 @@ impl Paging {
         self.per_page.unwrap_or(30).clamp(1, 100)
     }
 
-    /// A page of `items`, and the `Link` to the next.
-    fn cut<T>(&self, items: Vec<T>, path: &str) -> (Vec<T>, HeaderMap) {
+    /// A page of `items`, and the `Link` to the next, at the server that was asked.
+    fn cut<T>(&self, items: Vec<T>, url: &str) -> (Vec<T>, HeaderMap) {
         let per_page = self.per_page();
         let page = self.page.unwrap_or(1).max(1);
         let total = items.len();
-        let part: Vec<T> = items.into_iter().skip((page - 1) * per_page).take(per_page).collect();
-        let mut headers = HeaderMap::new();
-        if page * per_page < total {
-            let link = format!("<{}{path}?per_page={per_page}&page={}>; rel=\"next\"", shapes::API, page + 1);
-            headers.extend(link.parse().ok().map(|link| (header::LINK, link)));
+        // A page beyond every number is empty, as any page after the last is.
+        let part: Vec<T> = items.into_iter().skip((page - 1).saturating_mul(per_page)).take(per_page).collect();
+        let next = page.saturating_mul(per_page) < total;
+        (part, if next { self.next(url, "page", page + 1) } else { HeaderMap::new() })
+    }
+
+    /// The `Link` to what comes next: what was asked for is asked for again.
+    fn next(&self, url: &str, key: &str, value: impl ToString) -> HeaderMap {
+        let Ok(mut url) = reqwest::Url::parse(url) else { return HeaderMap::new() };
+        url.query_pairs_mut().append_pair("per_page", &self.per_page().to_string());
+        if let Some(status) = &self.status {
+            url.query_pairs_mut().append_pair("status", status);
         }
-        (part, headers)
+        url.query_pairs_mut().append_pair(key, &value.to_string());
+        format!("<{url}>; rel=\"next\"").parse().ok().map(|link| (header::LINK, link)).into_iter().collect()
     }
 }
 

@@ -171,6 +171,10 @@ impl State {
     /// A job that nothing holds back any more.
     pub fn release(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        // Cancelled while it was held, it stays cancelled.
+        if job.state == JobState::Completed {
+            return;
+        }
         job.state = JobState::Queued;
         let (repo, wanted) = (job.repo.to_lowercase(), job.wanted.clone());
         self.tell("queued", id);
@@ -195,9 +199,12 @@ impl State {
             }
             fitting.sort();
             let labels = fitting[self.dice.below(fitting.len())].clone();
-            let idle = self.idle.get_mut(&scope).and_then(|sets| sets.get_mut(&labels));
-            let Some(idle) = idle else { continue };
+            let Some(sets) = self.idle.get_mut(&scope) else { continue };
+            let Some(idle) = sets.get_mut(&labels) else { continue };
             let runner = idle.swap_remove(self.dice.below(idle.len()));
+            if idle.is_empty() {
+                sets.remove(&labels);
+            }
             self.assign(id, runner);
             return;
         }
@@ -248,17 +255,24 @@ impl State {
 
     fn dequeue(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        if let Some(jobs) = self.queued.get_mut(&job.repo.to_lowercase()).and_then(|sets| sets.get_mut(&job.wanted))
-            && let Some(at) = jobs.iter().position(|queued| *queued == id)
-        {
+        let Some(sets) = self.queued.get_mut(&job.repo.to_lowercase()) else { return };
+        let Some(jobs) = sets.get_mut(&job.wanted) else { return };
+        if let Some(at) = jobs.iter().position(|queued| *queued == id) {
             jobs.remove(at);
+        }
+        // Sets that nobody wants any more would be looked through by every runner that comes.
+        if jobs.is_empty() {
+            sets.remove(&job.wanted);
         }
     }
 
     fn unlist(&mut self, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
-        if let Some(idle) = self.idle.get_mut(&runner.scope).and_then(|sets| sets.get_mut(&runner.labels)) {
-            idle.retain(|listed| *listed != id);
+        let Some(sets) = self.idle.get_mut(&runner.scope) else { return };
+        let Some(idle) = sets.get_mut(&runner.labels) else { return };
+        idle.retain(|listed| *listed != id);
+        if idle.is_empty() {
+            sets.remove(&runner.labels);
         }
     }
 

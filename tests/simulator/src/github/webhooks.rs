@@ -127,6 +127,10 @@ impl Webhooks {
         self.inner().url = Some(url.to_owned());
     }
 
+    pub fn url(&self) -> Option<String> {
+        self.inner().url.clone()
+    }
+
     pub fn counts(&self) -> (u64, u64) {
         let inner = self.inner();
         (inner.sent, inner.arrived)

@@ -42,6 +42,9 @@ async fn every_described_answer_of_every_operation_is_played_and_fits() {
 
 async fn as_the_app(play: &Play) {
     assert_eq!(play.get(As::App, "/app").await.status, 200);
+    let hook = play.get(As::App, "/app/hook/config").await;
+    assert_eq!((hook.status, &hook.body["content_type"]), (200, &json!("json")));
+    assert_eq!(hook.body["secret"], "********", "it is never shown");
     assert_eq!(play.get(As::Nobody, "/app").await.status, 401);
     for path in [format!("/repos/{REPO}/installation"), format!("/orgs/{ORG}/installation")] {
         let id = play.get(As::App, &path).await.body["id"].as_u64().expect("an id");
@@ -164,6 +167,7 @@ async fn it_takes_the_bodies_that_are_described_and_refuses_the_others() {
         ("labels", json!(many(1))),
         ("labels", json!(many(100))),
         ("labels", json!(many(101))),
+        ("labels", json!(["é".repeat(256)])),
         ("labels", json!("linux")),
         ("labels", json!([1])),
         ("labels", Value::Null),

@@ -82,6 +82,13 @@ async fn an_answer_that_is_late_lost_or_garbage_has_its_effect() {
     for name in ["pacer-slow", "pacer-lost", "pacer-garbage"] {
         assert_eq!(caller.status(name).await, 409, "`{name}` was made");
     }
+
+    // An answer without a body is lost as well.
+    let (id, _) = play.jit(&caller.token, "pacer-deleted", &["linux"]).await;
+    let path = format!("/repos/{REPO}/actions/runners/{id}");
+    faults.next("delete", 1, Fault::LostAnswer);
+    assert!(play.try_call(As::Bearer(&caller.token), Method::DELETE, &path, None).await.is_err(), "it breaks off");
+    assert_eq!(play.delete(As::Bearer(&caller.token), &path).await.status, 404, "it was deleted");
     play.simulator.stop().await;
 }
 

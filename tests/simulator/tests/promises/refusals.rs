@@ -162,10 +162,20 @@ async fn lists_come_in_pages_and_nonsense_is_not_found() {
     let first = play.get(As::Bearer(&token), &format!("{path}?per_page=2")).await;
     assert_eq!(first.body["total_count"], 5);
     let link = first.headers["link"].to_str().expect("a link");
-    assert_eq!(link, format!("<https://api.github.com{path}?per_page=2&page=2>; rel=\"next\""));
+    assert_eq!(link, format!("<{}{path}?per_page=2&page=2>; rel=\"next\"", play.simulator.github_url));
     let last = play.get(As::Bearer(&token), &format!("{path}?per_page=2&page=3")).await;
     assert_eq!(last.body["runners"].as_array().map(Vec::len), Some(1));
     assert!(!last.headers.contains_key("link"));
+    let beyond = play.get(As::Bearer(&token), &format!("{path}?page={}", u64::MAX)).await;
+    assert_eq!((beyond.status, &beyond.body["runners"]), (200, &json!([])));
+    for _ in 0..2 {
+        play.simulator.github.queue(NewJob::new(REPO, &["windows"], Duration::ZERO));
+    }
+    let runs = format!("/repos/{REPO}/actions/runs");
+    let queued = play.get(As::Bearer(&token), &format!("{runs}?status=queued&per_page=1")).await;
+    let link = queued.headers["link"].to_str().expect("a link");
+    let next = format!("{}{runs}?per_page=1&status=queued&page=2", play.simulator.github_url);
+    assert_eq!(link, format!("<{next}>; rel=\"next\""), "the next page is of the same list");
     for nonsense in [
         format!("{path}/nonsense"),
         format!("/repos/{REPO}/actions/runs/0/jobs"),

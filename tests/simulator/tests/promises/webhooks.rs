@@ -86,6 +86,23 @@ async fn a_held_job_waits_first_and_a_cancelled_one_never_has_a_runner() {
 }
 
 #[tokio::test]
+async fn a_job_cancelled_while_it_is_held_is_over_for_good() {
+    let play = Play::start().await;
+    let github = &play.simulator.github;
+    let held = github.queue(NewJob { waiting: Some(Duration::from_millis(50)), ..job() });
+    github.cancel(held);
+    // Held as long and queued later: once this one is free, the other one's time is over, too.
+    let later = github.queue(NewJob { waiting: Some(Duration::from_millis(100)), ..job() });
+    play.until("the later one is free", |simulator| {
+        simulator.github.job(later).is_some_and(|job| job.status == "queued")
+    })
+    .await;
+    let job = github.job(held).expect("a job");
+    assert_eq!((job.status, job.conclusion.as_deref()), ("completed", Some("cancelled")));
+    play.simulator.stop().await;
+}
+
+#[tokio::test]
 async fn jobs_of_an_organisation_name_it() {
     let play = Play::start().await;
     play.simulator.github.queue(NewJob { repo: format!("{ORG}/widgets"), ..job() });
@@ -137,7 +154,7 @@ async fn the_log_is_read_page_by_page_from_the_newest() {
         ids.extend(page.body.as_array().expect("a page").iter().map(|item| item["id"].as_u64().expect("an id")));
         let Some(link) = page.headers.get("link") else { break };
         let link = link.to_str().expect("a link").split(['<', '>']).nth(1).expect("an address");
-        path = link.trim_start_matches("https://api.github.com").to_owned();
+        path = link.strip_prefix(&play.simulator.github_url).expect("the server that was asked").to_owned();
     }
     assert_eq!(ids.len(), 7);
     assert!(ids.is_sorted_by(|a, b| a > b), "{ids:?}");

@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::IntoResponse,
 };
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ pub async fn app(State(github): State<GitHub>, headers: HeaderMap) -> Answer {
 pub async fn installations(State(github): State<GitHub>, Query(paging): Query<Paging>, headers: HeaderMap) -> Answer {
     github.as_app(&headers)?;
     let all: Vec<Installation> = github.inner.state().installations.values().cloned().collect();
-    let (part, links) = paging.cut(all, "/app/installations");
+    let (part, links) = paging.cut(all, &github.at("/app/installations"));
     let part: Vec<Value> = part.iter().map(|known| shapes::installation(&github, known)).collect();
     Ok((links, Json(part)).into_response())
 }
@@ -106,6 +106,14 @@ pub async fn access_token(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
+/// What the App's webhook is set to; its secret is never shown.
+pub async fn hook_config(State(github): State<GitHub>, headers: HeaderMap) -> Answer {
+    github.as_app(&headers)?;
+    let url = github.inner.webhooks.url().unwrap_or_default();
+    let config = json!({ "content_type": "json", "insecure_ssl": "0", "secret": "********", "url": url });
+    Ok(Json(config).into_response())
+}
+
 pub async fn deliveries(State(github): State<GitHub>, Query(paging): Query<Paging>, headers: HeaderMap) -> Answer {
     github.as_app(&headers)?;
     let before: u64 = match paging.cursor.as_deref().map(str::parse) {
@@ -125,13 +133,7 @@ pub async fn deliveries(State(github): State<GitHub>, Query(paging): Query<Pagin
     if part.len() > per_page {
         part.truncate(per_page);
         if let Some(last) = part.last() {
-            let status = paging.status.as_ref().map(|status| format!("&status={status}")).unwrap_or_default();
-            let link = format!(
-                "<{}/app/hook/deliveries?per_page={per_page}{status}&cursor={}>; rel=\"next\"",
-                shapes::API,
-                last.id
-            );
-            links.extend(link.parse().ok().map(|link| (header::LINK, link)));
+            links = paging.next(&github.at("/app/hook/deliveries"), "cursor", last.id);
         }
     }
     let part: Vec<Value> = part.iter().map(shapes::delivery).collect();

@@ -38,7 +38,7 @@ pub async fn runs(
         };
         let found: Vec<&state::Job> = jobs.filter(asked).collect();
         let total = found.len();
-        let (part, links) = paging.cut(found, &format!("/repos/{full}/actions/runs"));
+        let (part, links) = paging.cut(found, &github.at(&format!("/repos/{full}/actions/runs")));
         (total, part.into_iter().cloned().collect::<Vec<_>>(), links)
     };
     let runs: Vec<Value> = runs.iter().map(|job| shapes::run(job, organization)).collect();

@@ -68,7 +68,7 @@ fn jit(github: &GitHub, scope: Scope, body: &[u8]) -> Answer {
     if request.labels.is_empty() || request.labels.len() > MOST_LABELS {
         return Err(invalid("labels", "must be 1 to 100"));
     }
-    if request.labels.iter().any(|label| label.is_empty() || label.len() > LONGEST_LABEL) {
+    if request.labels.iter().any(|label| label.is_empty() || label.chars().count() > LONGEST_LABEL) {
         return Err(invalid("labels", "must each have 1 to 256 characters"));
     }
     if request.runner_group_id != 1 {
@@ -128,22 +128,19 @@ pub async fn org_runners(
 
 fn runners(github: &GitHub, scope: &Scope, paging: &Paging) -> Answer {
     let state = github.inner.state();
-    let found: Vec<Value> = match &paging.name {
-        Some(name) => state
-            .names
-            .get(&(scope.clone(), name.clone()))
-            .and_then(|id| state.runners.get(id))
-            .map(shapes::runner)
-            .into_iter()
-            .collect(),
-        None => state.runners.values().filter(|runner| runner.scope == *scope).map(shapes::runner).collect(),
+    let found: Vec<&Runner> = match &paging.name {
+        Some(name) => {
+            state.names.get(&(scope.clone(), name.clone())).and_then(|id| state.runners.get(id)).into_iter().collect()
+        }
+        None => state.runners.values().filter(|runner| runner.scope == *scope).collect(),
     };
     let total = found.len();
     let path = match scope {
         Scope::Repo(repo) => format!("/repos/{repo}/actions/runners"),
         Scope::Org(org) => format!("/orgs/{org}/actions/runners"),
     };
-    let (runners, headers) = paging.cut(found, &path);
+    let (part, headers) = paging.cut(found, &github.at(&path));
+    let runners: Vec<Value> = part.into_iter().map(shapes::runner).collect();
     Ok((headers, Json(json!({ "total_count": total, "runners": runners }))).into_response())
 }
 
