@@ -7,6 +7,7 @@ mod command_line;
 mod containers;
 mod crashes;
 mod looks;
+mod machines;
 mod main_job;
 mod secrets;
 mod webhook;
