@@ -18,6 +18,7 @@ mod judge;
 mod load;
 mod log;
 mod model;
+mod optional;
 mod redact;
 mod state;
 

@@ -1,0 +1,10 @@
+//! What is put to the test: one module for each kind of engine.
+
+pub mod simulated;
+
+use std::path::PathBuf;
+
+/// A built backend of those that come with pacer.
+fn component(name: &str) -> PathBuf {
+    pacer_tests::binaries::source_root().join("plugins").join(format!("{name}.wasm"))
+}
