@@ -5,7 +5,8 @@
 mod subjects;
 
 use pacer_contract::Subject;
-use pacer_tests::binaries;
+use pacer_tests::{binaries, engine::not_run};
+use subjects::containers::Containers;
 
 /// Runs a subject, says what came of it, and fails with what failed.
 async fn passes(subject: Subject) {
@@ -28,4 +29,25 @@ async fn simulated_keeps_the_contract() {
     let cloud = subjects::simulated::Cloud::start().await;
     passes(cloud.subject()).await;
     cloud.stop().await;
+}
+
+/// Docker and Podman speak almost the same, and differ where backends break.
+async fn containers_keep_the_contract(name: &'static str, script: &str) {
+    if !wanted(name) {
+        return;
+    }
+    match Containers::start(name, script) {
+        Ok(containers) => passes(containers.subject()).await,
+        Err(why) => not_run(&format!("{name}_keeps_the_contract"), &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_keeps_the_contract() {
+    containers_keep_the_contract("docker", "dockerd.sh").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_keeps_the_contract() {
+    containers_keep_the_contract("podman", "podman.sh").await;
 }

@@ -270,6 +270,9 @@ async fn refused(ground: &Ground<'_>, refusal: &Refusal) -> Verdict {
 /// After everything that was done and provoked.
 pub(super) async fn no_secret_in_the_log(ground: &Ground<'_>) -> Verdict {
     let stage = ground.stage;
+    if logs::lines(|_| true).is_empty() {
+        return Ok(Some("something else takes the log of this program".to_owned()));
+    }
     let found = logs::lines(|line| holds_secret(stage, line));
     ensure!(found.is_empty(), "the log has it {} times, first: {}", found.len(), found[0]);
     // The host blanks it out, but the component must not try.

@@ -1,5 +1,7 @@
 //! What is put to the test: one module for each kind of engine.
 
+pub mod containers;
+mod daemon;
 pub mod simulated;
 
 use std::path::PathBuf;
