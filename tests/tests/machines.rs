@@ -33,7 +33,12 @@ fn one_time_token(world: &World, runner: &str) -> String {
 async fn story_of(pacer: &TestPacer, runner: &str) -> Vec<(String, String)> {
     let runner = pacer.api.get(&format!("/api/v1/runners/{runner}")).await.json();
     let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
-    runner["events"].as_array().unwrap().iter().map(|event| (text(event, "kind"), text(event, "detail"))).collect()
+    runner["events"]
+        .as_array()
+        .expect("a runner has events")
+        .iter()
+        .map(|event| (text(event, "kind"), text(event, "detail")))
+        .collect()
 }
 
 async fn fetch(pacer: &TestPacer, token: &str) -> pacer_tests::api::Answer {

@@ -2,6 +2,7 @@
 //!
 //! One program for all of them, so that it is linked once.
 
+mod bootstrap;
 mod closed_door;
 mod command_line;
 mod containers;

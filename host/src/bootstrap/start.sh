@@ -35,6 +35,18 @@ tail_of_log() {
         sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' | sed -e ':a' -e 'N' -e '$!ba' -e 's/\n/\\n/g'
 }
 
+# Runs a command for 30 s at most. busybox has a `timeout` too, which stays with the whole command line until then.
+bounded() {
+    "$@" &
+    client=$!
+    { sleep 30; kill "$client"; } >/dev/null 2>&1 &
+    guard=$!
+    wait "$client"
+    code=$?
+    kill "$guard" 2>/dev/null
+    return "$code"
+}
+
 # post URL BODY: prints the status, leaves the answer in $work/answer. The token never is an argument where the
 # client can be told otherwise, and busybox cannot: before the job starts there is nobody to see it.
 post() {
@@ -46,11 +58,11 @@ post() {
             curl -sS -m 30 -K - --data-binary "@$work/body" -o "$work/answer" -w '%{http_code}' "$1" 2>>"$log" || true
     elif has wget; then
         if wget --help 2>&1 | grep -qi busybox; then
-            timeout 30 wget -q -O "$work/answer" --header "Authorization: Bearer $token" \
+            bounded wget -q -O "$work/answer" --header "Authorization: Bearer $token" \
                 --header 'Content-Type: application/json' --post-file "$work/body" "$1" 2>"$work/head"
         else
             printf 'header = Authorization: Bearer %s\nheader = Content-Type: application/json\n' "$token" >"$work/rc"
-            WGETRC=$work/rc timeout 30 wget -q -S -O "$work/answer" --content-on-error --post-file "$work/body" "$1" \
+            WGETRC=$work/rc bounded wget -q -S -O "$work/answer" --content-on-error --post-file "$work/body" "$1" \
                 2>"$work/head"
         fi && echo 200 && return
         grep -v '^  ' "$work/head" >>"$log"
@@ -201,7 +213,7 @@ if has iptables && iptables -w -I OUTPUT -d $metadata -m owner --uid-owner "$PAC
         ip6tables -w -I OUTPUT -d fd00:ec2::254 -m owner --uid-owner "$PACER_USER" -j REJECT >>"$log" 2>&1
     fi
 elif ! { has ip && ip route add blackhole $metadata/32 >>"$log" 2>&1; }; then
-    say "the metadata service at $metadata could not be blocked: there is neither iptables nor ip"
+    say "the metadata service at $metadata could not be blocked"
 fi
 
 report runner-ready
@@ -218,8 +230,6 @@ tee -a "$log" <"$work/output" >&2 &
     unset jit
     if has runuser; then
         exec runuser -u "$PACER_USER" -- ./run.sh
-    elif has setpriv; then
-        exec setpriv --reuid "$PACER_USER" --regid "$(id -g "$PACER_USER")" --init-groups ./run.sh
     else
         exec su -p -s /bin/sh "$PACER_USER" -c 'exec ./run.sh'
     fi

@@ -133,6 +133,9 @@ impl Executor {
         // A second registration of the name would remove the first.
         let _turn = Turn::take(self, name).ok_or(Refusal::UnderWay)?;
         let runner = self.stored(name).await?;
+        if runner.state.is_final() {
+            return Err(Refusal::Over);
+        }
         if runner.exchanged_at.is_some() || runner.github_runner_id.is_some() {
             return Err(Refusal::Used);
         }
@@ -183,7 +186,7 @@ impl Executor {
     /// The runner as stored: what the fleet sees may be a moment old.
     async fn stored(&self, name: &RunnerName) -> Result<Runner, Refusal> {
         let stored = self.parts.store.runner(name).await.map_err(|error| later(&error))?;
-        stored.filter(|runner| !runner.state.is_final()).ok_or(Refusal::Over)
+        stored.ok_or(Refusal::Over)
     }
 }
 

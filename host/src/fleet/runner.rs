@@ -270,7 +270,8 @@ pub enum RunnerChange {
 
 /// Applies a change. None when it comes too late, and then nothing has changed.
 pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) -> Option<Vec<Event>> {
-    if runner.state.is_final() {
+    // A machine may have its last word when its runner is over already.
+    if runner.state.is_final() && !matches!(change, RunnerChange::Reported { .. }) {
         return None;
     }
     match change {
@@ -294,15 +295,7 @@ pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) 
             let detail = format!("its machine fetched its configuration; registered at GitHub as {github_runner_id}");
             Some(vec![event(runner, "runner.configured", Some(detail), now)])
         }
-        RunnerChange::Reported { phase, detail } => {
-            if runner.phase >= Some(*phase) {
-                return None;
-            }
-            runner.phase = Some(*phase);
-            let detail =
-                detail.as_ref().map_or_else(|| phase.as_str().to_owned(), |text| format!("{}: {text}", phase.as_str()));
-            Some(vec![event(runner, "runner.reported", Some(detail), now)])
-        }
+        RunnerChange::Reported { phase, detail } => report(runner, *phase, detail.as_deref(), now),
         RunnerChange::Created { handle, digest, deadline } => {
             let known = runner.handle.as_ref() == Some(handle) && runner.digest.as_ref() == Some(digest);
             let advanced = advance(runner, RunnerState::Booting, *deadline, now).is_some();
@@ -355,6 +348,16 @@ pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) 
             Some(vec![state_event(runner, runner.error.clone(), now)])
         }
     }
+}
+
+fn report(runner: &mut Runner, phase: MachinePhase, log: Option<&str>, now: Timestamp) -> Option<Vec<Event>> {
+    if runner.phase >= Some(phase) {
+        return None;
+    }
+    runner.phase = Some(phase);
+    let word = phase.as_str();
+    let detail = log.map_or_else(|| word.to_owned(), |log| format!("{word}: {log}"));
+    Some(vec![event(runner, "runner.reported", Some(detail), now)])
 }
 
 /// The first line of a runner's history.

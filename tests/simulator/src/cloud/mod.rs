@@ -254,7 +254,7 @@ impl Cloud {
         let (jit_config, reporter) = match start {
             Start::Configured(config) => (config, None),
             Start::Script(script) => match script::run(&script).await {
-                Ok((config, reporter)) => (config, Some(reporter)),
+                Ok(started) => started,
                 Err(why) => {
                     self.say(id, &why);
                     return (MachineState::Stopped, why);
