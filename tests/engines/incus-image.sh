@@ -3,8 +3,8 @@
 #
 #   incus-image.sh SOCKET ALIAS [DIRECTORY]
 #
-# SOCKET is an incus' unix socket; the contents of DIRECTORY go to `/`. The machine's first process, `/sbin/init`, runs
-# `/etc/start` where there is one and ends when it is asked to.
+# SOCKET is an incus' unix socket; the contents of DIRECTORY go to `/`. The machine's first process, `/sbin/init`, is a
+# shell that reads `/etc/start` where there is one, and ends when it is asked to.
 set -eu
 
 fail() {
@@ -36,7 +36,7 @@ printf 'root:x:0:\nrunner:x:1001:\n' >"$root/etc/group"
 cat >"$root/sbin/init" <<'INIT'
 #!/bin/sh
 trap 'echo asked to stop; exit 0' PWR INT TERM
-[ ! -x /etc/start ] || /etc/start
+[ ! -f /etc/start ] || . /etc/start
 sleep 3600 &
 wait
 INIT
