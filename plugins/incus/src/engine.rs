@@ -12,7 +12,7 @@ use pacer_backend::{
 use serde_json::{Value, json};
 
 use crate::{
-    instance::{OWNER, Seen},
+    instance::{OWNER, Seen, State},
     settings::{Pool, Settings, body},
 };
 
@@ -24,6 +24,12 @@ const LIST_MAX: usize = 16 * 1024 * 1024;
 const LOOK: Duration = Duration::from_secs(1);
 /// Kept for the forced stop and the removal that follow a graceful stop.
 const REMOVAL: Duration = Duration::from_secs(6);
+/// How long an instance that did not start may refuse to be deleted.
+const SETTLING: Duration = Duration::from_secs(5);
+/// How long an instance that another call is making may refuse to be used: an image is unpacked meanwhile.
+pub const BUSY: Duration = Duration::from_secs(30);
+/// Between two looks at an instance that another operation keeps busy.
+pub const POLL: Duration = Duration::from_millis(100);
 /// The status code of an operation that ended well; those below it have not ended.
 const SUCCESS: u64 = 200;
 
@@ -99,23 +105,51 @@ impl Incus<'_, '_> {
         let state: Value = state.and_then(Response::success).and_then(Response::json).unwrap_or_default();
         let full = ["instances", "containers", "virtual-machines"].iter().any(|one| {
             let counted = &state["metadata"]["resources"][one];
-            counted["limit"].as_i64().is_some_and(|limit| limit >= 0 && counted["usage"].as_i64() >= Some(limit))
+            // Its documentation writes them small, and 6.0 large.
+            let count = |small: &str, large: &str| counted[small].as_i64().or_else(|| counted[large].as_i64());
+            count("limit", "Limit").is_some_and(|limit| limit >= 0 && count("usage", "Usage") >= Some(limit))
         });
         if full { Error { kind: ErrorKind::Quota, ..error } } else { error }
     }
 
     /// The instance of this name, whoever's it is.
     pub fn find(&self, name: &str) -> Result<Option<Seen>, Error> {
-        let response = self.look(&format!("/instances/{}?recursion=1", encode(name)))?;
+        let response = self.look(&format!("/instances/{}", encode(name)))?;
         if response.status == 404 {
             return Ok(None);
         }
         metadata(success(response)?).map(Some)
     }
 
+    /// The instance of this name, once no operation is at work on what may become it.
+    pub fn find_settled(&self, name: &str) -> Result<Option<Seen>, Error> {
+        let until = self.0.remaining().saturating_sub(BUSY).max(POLL);
+        loop {
+            let operations: Value = success(self.look("/operations?recursion=1")?)?.json()?;
+            let path = format!("/1.0/instances/{name}");
+            let about = |one: &Value| one.as_str().is_some_and(|one| one.split('?').next() == Some(&path));
+            let busy = operations["metadata"]["running"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|operation| operation["resources"]["instances"].as_array().into_iter().flatten().any(about));
+            let found = self.find(name)?;
+            if found.is_some() || !busy || self.0.remaining() <= until {
+                return Ok(found);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// The instance of this name if pacer made it.
     pub fn ours(&self, name: &str) -> Result<Option<Seen>, Error> {
         Ok(self.find(name)?.filter(|seen| !seen.owner().is_empty()))
+    }
+
+    /// Its addresses. None where the state cannot be told, as of one that is just ending.
+    pub fn addresses(&self, name: &str) -> Vec<String> {
+        let state = self.look(&format!("/instances/{}/state", encode(name))).and_then(success).and_then(metadata);
+        state.map(State::addresses).unwrap_or_default()
     }
 
     /// The owner's instances.
@@ -183,7 +217,18 @@ impl Incus<'_, '_> {
         }
     }
 
-    /// What is kept of the console.
+    /// Ends and deletes what did not start. If this fails, the sweep finds it by its owner.
+    pub fn discard(&self, seen: &Seen) {
+        let until = self.0.remaining().saturating_sub(SETTLING).max(POLL);
+        // Right after a start that failed it seems to run for a moment, and cannot be deleted.
+        while !matches!(self.stop(seen, 0).and_then(|_| self.remove(&seen.name)), Ok(Destruction::Gone))
+            && self.0.remaining() > until
+        {
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// What is kept of the console: of a running container what nobody has read yet, of a stopped one everything.
     pub fn console(&self, name: &str) -> Result<Box<dyn Read>, Error> {
         success(self.look(&format!("/instances/{}/console", encode(name)))?).map(Response::into_reader)
     }

@@ -16,7 +16,7 @@ pub const HOLD: &str = "user.pacer.hold";
 /// In front of every key of pacer's.
 pub const PREFIX: &str = "user.pacer.";
 
-/// An instance, with its state where that was asked for.
+/// An instance.
 #[derive(Deserialize)]
 pub struct Seen {
     /// Its name.
@@ -28,12 +28,11 @@ pub struct Seen {
     created_at: String,
     #[serde(default)]
     last_used_at: String,
-    #[serde(default)]
-    state: Option<State>,
 }
 
+/// How it is at the moment.
 #[derive(Deserialize)]
-struct State {
+pub struct State {
     network: Option<BTreeMap<String, Interface>>,
 }
 
@@ -47,6 +46,15 @@ struct Interface {
 struct Address {
     address: String,
     scope: String,
+}
+
+impl State {
+    /// Those that others can reach it at.
+    pub fn addresses(self) -> Vec<String> {
+        let interfaces = self.network.unwrap_or_default().into_values();
+        let all = interfaces.flat_map(|interface| interface.addresses);
+        all.filter(|one| one.scope == "global").map(|one| one.address).collect()
+    }
 }
 
 impl Seen {
@@ -81,16 +89,12 @@ impl Seen {
             other => InstanceState::Failed(format!("incus says `{other}`; see `incus info --show-log {}`", self.name)),
         };
         let hold = self.config.remove(HOLD).is_some_and(|value| value != "false") || self.is_frozen();
-        let networks = self.state.and_then(|state| state.network).unwrap_or_default();
         Instance {
             handle: self.name.clone(),
             owner: self.config.remove(OWNER).unwrap_or_default(),
             name: self.config.remove(RUNNER).unwrap_or(self.name),
             state,
-            addresses: (networks.into_values().flat_map(|interface| interface.addresses))
-                .filter(|one| one.scope == "global")
-                .map(|one| one.address)
-                .collect(),
+            addresses: vec![],
             created_at_ms: time::milliseconds(&self.created_at),
             lease_until_ms: self.config.remove(LEASE).and_then(|value| value.parse().ok()),
             hold,

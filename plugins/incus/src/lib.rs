@@ -13,9 +13,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
-use engine::{ENDPOINT, Incus};
+use engine::{BUSY, ENDPOINT, Incus, POLL};
 use instance::{LEASE, Seen};
 use pacer_backend::{
     Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, Finding, Instance, Page,
@@ -26,10 +24,6 @@ use settings::{Kind, Pool, Settings, USER_DATA};
 
 /// Instances in one page of a listing.
 const PAGE: usize = 500;
-/// How long a machine that another call is making may refuse to start: an image is unpacked meanwhile.
-const BUSY: Duration = Duration::from_secs(30);
-/// Between two looks at such a machine.
-const BUSY_POLL: Duration = Duration::from_millis(100);
 
 /// The backend.
 pub struct IncusBackend;
@@ -77,7 +71,10 @@ impl Backend for IncusBackend {
     }
 
     fn get(call: &C<'_>, handle: &str) -> Result<Option<Instance>, Error> {
-        Ok(Incus(call).ours(handle)?.map(Seen::into_instance))
+        let incus = Incus(call);
+        let Some(seen) = incus.ours(handle)? else { return Ok(None) };
+        let addresses = if seen.is_up() { incus.addresses(handle) } else { vec![] };
+        Ok(Some(Instance { addresses, ..seen.into_instance() }))
     }
 
     fn list(call: &C<'_>, owner: &str, cursor: Option<&str>) -> Result<Page, Error> {
@@ -123,7 +120,8 @@ fn absent(name: &str) -> Error {
 fn create(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>) -> Result<Instance, Error> {
     let name = &request.name;
     let refused = incus.make(request).err();
-    let seen = match (incus.find(name)?, refused) {
+    let found = if refused.is_some() { incus.find_settled(name)? } else { incus.find(name)? };
+    let seen = match (found, refused) {
         (None, Some(refused)) => return Err(incus.explain(&request.pool, refused)),
         (None, None) => return Err(vanished(name)),
         (Some(seen), _) if seen.owner() != request.owner => {
@@ -132,15 +130,17 @@ fn create(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>) -> Result<Instan
             )));
         }
         (Some(seen), None) => {
-            if let Err(error) = bring_up(incus, request, false) {
-                // If this fails too, the sweep finds it; why it did not start is the answer to give. One that is
-                // still starting when the call is over is left to the next call.
-                if !incus.0.remaining().is_zero() && incus.find(name)?.is_some_and(|seen| !seen.is_up()) {
-                    let _ = incus.remove(name);
+            match bring_up(incus, request, false) {
+                Ok(true) => seen,
+                // The next call takes it up.
+                Ok(false) => {
+                    return Err(Error::unavailable(format!("`{name}` is still starting; raise `timeouts.create`")));
                 }
-                return Err(error);
+                Err(error) => {
+                    incus.discard(&seen);
+                    return Err(error);
+                }
             }
-            seen
         }
         (Some(seen), Some(_)) => adopt(incus, request, seen)?,
     };
@@ -156,16 +156,16 @@ fn adopt(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>, mut seen: Seen) -
         seen = incus.find(&request.name)?.ok_or_else(|| vanished(&request.name))?;
         match started {
             // Nothing tells an instance that is being made from one that cannot start.
-            Err(error) if seen.is_new() && incus.0.remaining() <= until.max(BUSY_POLL) => return Err(error),
-            Err(_) if seen.is_new() => std::thread::sleep(BUSY_POLL),
-            Ok(()) | Err(_) => {}
+            Err(error) if seen.is_new() && incus.0.remaining() <= until.max(POLL) => return Err(error),
+            Err(_) if seen.is_new() => std::thread::sleep(POLL),
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(seen)
 }
 
-/// Hands the bootstrap over where creation could not, and starts the instance.
-fn bring_up(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>, again: bool) -> Result<(), Error> {
+/// Hands the bootstrap over where creation could not, and starts the instance: whether it has started.
+fn bring_up(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>, again: bool) -> Result<bool, Error> {
     match &request.bootstrap {
         Bootstrap::JitConfig(jit) => incus.push(&request.name, &request.pool.jit_file, settings::variable(jit))?,
         Bootstrap::StartScript(data) | Bootstrap::CloudInit(data) if again => {
@@ -173,10 +173,7 @@ fn bring_up(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>, again: bool) -
         }
         Bootstrap::StartScript(_) | Bootstrap::CloudInit(_) => {}
     }
-    match incus.act(&request.name, &json!({ "action": "start" }))? {
-        true => Ok(()),
-        false => Err(Error::unavailable(format!("`{}` is still starting; raise `timeouts.create`", request.name))),
-    }
+    incus.act(&request.name, &json!({ "action": "start" }))
 }
 
 fn vanished(name: &str) -> Error {

@@ -193,9 +193,13 @@ impl Fixture {
         }
     }
 
-    /// Waits until its log has this line, and returns the log.
+    /// Waits until it has said this line, and returns all that it said: of a running container, each is told once.
     pub fn says(&self, handle: &str, line: &str) -> String {
-        self.until(line, || Some(self.log(handle, 10_000)).filter(|log| log.lines().any(|one| one.trim() == line)))
+        let mut said = String::new();
+        self.until(line, || {
+            said.push_str(&self.log(handle, 10_000));
+            said.lines().any(|one| one.trim() == line).then(|| said.clone())
+        })
     }
 
     /// Waits until it is no longer running, and compares what `get` and `list` say.

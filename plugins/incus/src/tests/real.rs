@@ -36,7 +36,6 @@ fn a_runner_lives_from_create_to_destroy() {
 
     let log = fixture.says(&made.handle, "COLOUR green");
     assert!(log.contains("-rw-------    1") && log.contains(&format!("length {}", SECRET.len())), "{log}");
-    assert_eq!(fixture.log(&made.handle, 7).trim_end(), "green");
     let shown = fixture.incus(&["config", "show", "--expanded", &made.handle]).unwrap();
     assert!(shown.contains("limits.memory: 64MiB") && shown.contains("limits.cpu: \"1\""), "{shown}");
     assert!(shown.contains("user.team: a") && !shown.contains(SECRET), "{shown}");
@@ -116,7 +115,8 @@ fn what_is_missing_is_named_and_nothing_is_left() {
         let error = fixture.create("one", more).unwrap_err();
         assert_eq!(error.kind, kind, "{}", error.message);
         assert!(error.message.contains(word), "{}", error.message);
-        assert!(!error.message.contains(SECRET) && fixture.list().is_empty());
+        assert!(!error.message.contains(SECRET), "{}", error.message);
+        assert!(fixture.list().is_empty(), "{}: {:?}", error.message, fixture.list());
     };
     check(json!({ "image": "no-such-image" }), ErrorKind::NotFound, "no image `no-such-image`");
     check(json!({ "image": "0".repeat(64) }), ErrorKind::NotFound, "no image `000");
@@ -131,9 +131,13 @@ fn what_is_missing_is_named_and_nothing_is_left() {
 #[test]
 fn how_an_instance_ended_is_told() {
     let Some(fixture) = Fixture::new("end") else { return };
-    let well = fixture.create("well", json!({ "config": { "environment.BRIEF": "1" } })).unwrap();
+    let well = fixture
+        .create("well", json!({ "config": { "environment.BRIEF": "1", "environment.COLOUR": "green" } }))
+        .unwrap();
     assert!(matches!(fixture.ended(&well.handle).state, InstanceState::Stopped));
-    assert!(fixture.log(&well.handle, 10_000).contains("COLOUR"), "its log outlives it");
+    let log = fixture.log(&well.handle, 10_000);
+    assert!(log.trim_end().ends_with("COLOUR green"), "its log outlives it: {log}");
+    assert_eq!(fixture.log(&well.handle, 7), "green\r\n", "and is not used up");
     // A second create of an ended one starts nothing again.
     assert!(matches!(fixture.create("well", json!({})).unwrap().state, InstanceState::Stopped));
     assert_eq!(fixture.destroy(&well.handle, Duration::from_secs(30)), Destruction::Gone);
