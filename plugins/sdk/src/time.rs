@@ -1,5 +1,14 @@
 //! Times, which engines write in RFC 3339 and the contract counts in milliseconds.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Now, in milliseconds since the epoch, by the host's clock: for times that an endpoint gives as such.
+#[expect(clippy::disallowed_methods, reason = "a component's one clock is what its host gives it")]
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// RFC 3339 as milliseconds since the epoch; none for another form and for years before it.
 pub fn milliseconds(text: &str) -> Option<u64> {
     let (date, rest) = text.split_once('T')?;
