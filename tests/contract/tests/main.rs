@@ -6,7 +6,7 @@ mod subjects;
 
 use pacer_contract::Subject;
 use pacer_tests::{binaries, engine::not_run};
-use subjects::containers::Containers;
+use subjects::{containers::Containers, incus::Incus};
 
 /// Runs a subject, says what came of it, and fails with what failed.
 async fn passes(subject: Subject) {
@@ -50,4 +50,15 @@ async fn docker_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn podman_keeps_the_contract() {
     containers_keep_the_contract("podman", "podman.sh").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incus_keeps_the_contract() {
+    if !wanted("incus") {
+        return;
+    }
+    match Incus::start() {
+        Ok(incus) => passes(incus.subject()).await,
+        Err(why) => not_run("incus_keeps_the_contract", &why),
+    }
 }

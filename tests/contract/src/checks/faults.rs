@@ -125,7 +125,7 @@ impl<'g> Scene<'g> {
                 continue;
             }
             let judged = match &answered {
-                Err(error) => wording(stage, error),
+                Err(error) => wording(stage, error, &self.handle),
                 Ok(_) => Ok(()),
             };
             if let Err(error) = judged.and_then(|()| judge(operation, answered)) {
@@ -140,11 +140,13 @@ impl<'g> Scene<'g> {
 }
 
 /// What must hold of every error.
-fn wording(stage: &Stage, error: &BackendError) -> anyhow::Result<()> {
+fn wording(stage: &Stage, error: &BackendError, handle: &str) -> anyhow::Result<()> {
     let message = &error.message;
     ensure!(error.kind != ErrorKind::Internal, "a fault of the endpoint is reported as one of the backend: {error}");
     let endpoint = &stage.subject.endpoint.name;
-    ensure!(message.contains(endpoint.as_str()), "the message does not name the endpoint `{endpoint}`: {error}");
+    // That a machine is gone is no fault of its endpoint.
+    let named = message.contains(endpoint.as_str()) || error.kind == ErrorKind::NotFound && message.contains(handle);
+    ensure!(named, "the message does not name the endpoint `{endpoint}`: {error}");
     ensure!(message.len() <= MESSAGE, "the message has {} bytes", message.len());
     ensure!(!message.trim_end().ends_with('.'), "the message ends with a stop: {error}");
     ensure!(!holds_secret(stage, message), "the message holds the secret");

@@ -2,6 +2,7 @@
 
 pub mod containers;
 mod daemon;
+pub mod incus;
 pub mod simulated;
 
 use std::path::PathBuf;
