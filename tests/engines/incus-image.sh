@@ -6,32 +6,17 @@
 # SOCKET is an incus' unix socket; the contents of DIRECTORY go to `/`. The machine's first process, `/sbin/init`, is a
 # shell that reads `/etc/start` where there is one, and ends when it is asked to.
 set -eu
-
-fail() {
-    echo "incus-image.sh: $1" >&2
-    exit 1
-}
+. "$(dirname "$0")/lib.sh"
 
 [ $# = 2 ] || [ $# = 3 ] || { echo "usage: $0 SOCKET ALIAS [DIRECTORY]" >&2; exit 2; }
 socket=$1 alias=$2 extra=${3:-}
 [ -S "$socket" ] || fail "\`$socket\` is no socket; start an incus with \`incusd.sh start DIR\`"
 [ -z "$extra" ] || [ -d "$extra" ] || fail "\`$extra\` is no directory"
-busybox=$(command -v busybox) || fail "missing: busybox; install it with \`apt-get install -y --no-install-recommends busybox-static\`"
-if ldd "$busybox" >/dev/null 2>&1; then
-    fail "\`$busybox\` is not static; install \`busybox-static\`"
-fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/rootfs
-mkdir -p "$root/bin" "$root/sbin" "$root/etc" "$root/root" "$root/tmp" "$root/run" "$root/proc" "$root/sys" "$root/dev"
-chmod 1777 "$root/tmp"
-cp "$busybox" "$root/bin/busybox"
-for applet in $("$busybox" --list); do
-    [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
-done
-printf 'root:x:0:0:root:/root:/bin/sh\nrunner:x:1001:1001:runner:/tmp:/bin/sh\n' >"$root/etc/passwd"
-printf 'root:x:0:\nrunner:x:1001:\n' >"$root/etc/group"
+busybox_root "$root" ""
 # A shell as first process gets only the signals that it traps; SIGPWR is how a container is asked to stop.
 cat >"$root/sbin/init" <<'INIT'
 #!/bin/sh
