@@ -7,6 +7,7 @@
 # DIR is an absolute path of at most 70 characters (a unix socket's path has 107, and the engine appends to it).
 # It has no bridge and no packet filter rules, so containers run on the networks `none` and `host`.
 set -eu
+# shellcheck source=tests/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 # client ARGUMENTS: the engine's own client.

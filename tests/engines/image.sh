@@ -5,6 +5,7 @@
 #
 # SOCKET is a unix socket of a Docker or Podman engine, NAME is `repository[:tag]`; the contents of DIRECTORY go to `/`.
 set -eu
+# shellcheck source=tests/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 [ $# = 2 ] || [ $# = 3 ] || { echo "usage: $0 SOCKET NAME [DIRECTORY]" >&2; exit 2; }

@@ -6,6 +6,7 @@
 # SOCKET is an incus' unix socket; the contents of DIRECTORY go to `/`. The machine's first process, `/sbin/init`, is a
 # shell that reads `/etc/start` where there is one, and ends when it is asked to.
 set -eu
+# shellcheck source=tests/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 [ $# = 2 ] || [ $# = 3 ] || { echo "usage: $0 SOCKET ALIAS [DIRECTORY]" >&2; exit 2; }

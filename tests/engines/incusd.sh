@@ -8,6 +8,7 @@
 # It runs in a network namespace of its own, from which nothing can be reached: it would look up its public image
 # server at every start. Containers only: virtual machines need kernel modules that a test machine rarely has.
 set -eu
+# shellcheck source=tests/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 # A client's command against a daemon that answers.

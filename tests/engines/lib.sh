@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Shared by the scripts beside it; sourced, not run. Plain sh.
 #
 # A script that starts an engine defines `start` and `stop` and, with `mine PID`, how to know a process of DIR from a

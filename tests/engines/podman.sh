@@ -8,6 +8,7 @@
 # `none` and `host`. The runtime is runc, since crun refuses machines that mix cgroups v1 and v2, and the limits are
 # what a container may set without CAP_SYS_RESOURCE.
 set -eu
+# shellcheck source=tests/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 mine() {
