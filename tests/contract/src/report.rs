@@ -36,13 +36,13 @@ impl Report {
         self.enter(check, outcome, Duration::ZERO);
     }
 
-    /// What failed, one sentence each.
-    pub fn failures(&self) -> Vec<String> {
-        let failed = |(check, outcome, _): &(String, Outcome, Duration)| match outcome {
-            Outcome::Failed(why) => Some(format!("{check}: {why}")),
+    /// The checks that failed, each with why.
+    pub fn failures(&self) -> Vec<(&str, &str)> {
+        let failed = self.entries.iter().filter_map(|(check, outcome, _)| match outcome {
+            Outcome::Failed(why) => Some((check.as_str(), why.as_str())),
             Outcome::Passed | Outcome::DoesNotApply(_) => None,
-        };
-        self.entries.iter().filter_map(failed).collect()
+        });
+        failed.collect()
     }
 
     /// How many checks passed.

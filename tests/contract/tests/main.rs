@@ -3,6 +3,8 @@
 //! One program for all of them, so that it is linked once. `ENGINE=podman` makes one of them alone; without it those
 //! run that are quick and whose engines every machine for tests has. `make test-engines` runs all of them.
 
+mod broken;
+mod proxy;
 mod subjects;
 
 use pacer_contract::Subject;
@@ -14,6 +16,7 @@ async fn passes(subject: Subject) {
     let report = pacer_contract::run(subject).await.expect("the component can be put to the test");
     eprintln!("{report}");
     let failures = report.failures();
+    let failures: Vec<String> = failures.iter().map(|(check, why)| format!("{check}: {why}")).collect();
     assert!(failures.is_empty(), "{} checks failed:\n{}", failures.len(), failures.join("\n"));
 }
 

@@ -18,8 +18,6 @@ const HURRY: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_millis(15);
 /// Of a message for a person, in bytes.
 const MESSAGE: usize = 2048;
-/// Pieces of a secret that nobody may see.
-const PIECE: usize = 16;
 /// What the host writes in place of a secret that a component repeats.
 const BLANK: &str = "[secret]";
 
@@ -149,14 +147,8 @@ fn wording(stage: &Stage, error: &BackendError, handle: &str) -> anyhow::Result<
     ensure!(named, "the message does not name the endpoint `{endpoint}`: {error}");
     ensure!(message.len() <= MESSAGE, "the message has {} bytes", message.len());
     ensure!(!message.trim_end().ends_with('.'), "the message ends with a stop: {error}");
-    ensure!(!holds_secret(stage, message), "the message holds the secret");
+    ensure!(!stage.holds_secret(message), "the message holds the secret");
     Ok(())
-}
-
-fn holds_secret(stage: &Stage, text: &str) -> bool {
-    // Its beginning is the same in every run, the rest tells.
-    let canary = stage.canary.as_bytes();
-    canary.windows(PIECE).any(|piece| text.as_bytes().windows(PIECE).any(|window| window == piece))
 }
 
 fn unavailable(_: Operation, answered: Result<Answered, BackendError>) -> anyhow::Result<()> {
@@ -240,7 +232,7 @@ async fn echo(ground: &Ground<'_>) -> Verdict {
         Err(error) => error,
         Ok(made) => anyhow::bail!("`create` was refused by the engine, and answers {made:?}"),
     };
-    ensure!(!holds_secret(stage, &error.message), "the message holds the secret");
+    ensure!(!stage.holds_secret(&error.message), "the message holds the secret");
     ensure!(error.kind != ErrorKind::Internal, "a refusal is reported as a fault of the backend: {error}");
     Ok(None)
 }
@@ -275,7 +267,7 @@ pub(super) async fn no_secret_in_the_log(ground: &Ground<'_>) -> Verdict {
     if logs::lines(|_| true).is_empty() {
         return Ok(Some("something else takes the log of this program".to_owned()));
     }
-    let found = logs::lines(|line| holds_secret(stage, line));
+    let found = logs::lines(|line| stage.holds_secret(line));
     ensure!(found.is_empty(), "the log has it {} times, first: {}", found.len(), found[0]);
     // The host blanks it out, but the component must not try.
     let tried = logs::lines(|line| line.contains(BLANK));

@@ -127,6 +127,16 @@ pub(super) async fn hold(ground: &Ground<'_>) -> Verdict {
     Ok(None)
 }
 
+/// Handles, reasons and attributes are stored and shown.
+pub(super) async fn no_secret(ground: &Ground<'_>) -> Verdict {
+    let (wanted, made) = ground.machine().await?;
+    let found = ground.stage.get(&made.handle).await?;
+    let listed = ground.stage.list(&wanted.owner).await?;
+    let said = format!("{made:?} {found:?} {listed:?}");
+    ensure!(!ground.stage.holds_secret(&said), "it is in what is told of the machine");
+    Ok(None)
+}
+
 pub(super) async fn renew_lease(ground: &Ground<'_>) -> Verdict {
     let stage = ground.stage;
     let (wanted, made) = ground.machine().await?;

@@ -95,6 +95,7 @@ pub(crate) async fn all(stage: &Stage, report: &mut Report) {
     check!(stage, report, "destroy of what does not exist is gone", life::destroy_unknown);
     check!(stage, report, "destroy twice is gone twice", life::destroy_twice);
     check!(stage, report, "a hold is reported", life::hold);
+    check!(stage, report, "a machine does not tell its secret", life::no_secret);
     check!(stage, report, "renew-lease", life::renew_lease);
     check!(stage, report, "console-log is bounded", life::console_log);
     check!(stage, report, "suspend and resume", life::suspend);

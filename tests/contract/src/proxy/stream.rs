@@ -1,7 +1,7 @@
 //! Faults in a stream of bytes that the proxy does not understand. A turn is what one read of the component's side
 //! gives, which for protocols of request and answer is a request.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -37,7 +37,11 @@ pub(super) async fn serve(state: &Arc<State>, mut near: Box<dyn Stream>) {
                 }
                 way = match state.turn() {
                     None => Way::Through,
-                    Some(Fault::Stall) => pending().await,
+                    Some(Fault::Stall) => {
+                        // Until whoever asked gives up.
+                        while near.read(&mut asked).await.is_ok_and(|count| count > 0) {}
+                        return;
+                    }
                     Some(Fault::Reset | Fault::Refuse(_) | Fault::Echo(_)) => {
                         near.reset();
                         return;

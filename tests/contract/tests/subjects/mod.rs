@@ -8,6 +8,6 @@ pub mod simulated;
 use std::path::PathBuf;
 
 /// A built backend of those that come with pacer.
-fn component(name: &str) -> PathBuf {
+pub fn component(name: &str) -> PathBuf {
     pacer_tests::binaries::source_root().join("plugins").join(format!("{name}.wasm"))
 }
