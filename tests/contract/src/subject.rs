@@ -18,6 +18,11 @@ pub trait Engine: Send + Sync {
 
     fn remove_stranger(&self, name: &str) -> anyhow::Result<()>;
 
+    /// Marks a machine to be kept, as an operator does. False where a machine can only be made so, with the tag `hold`.
+    fn hold(&self, _name: &str) -> anyhow::Result<bool> {
+        Ok(false)
+    }
+
     /// Everything that a machine could leave behind: machines, disks, networks, records. Compared before and after.
     fn inventory(&self) -> anyhow::Result<BTreeSet<String>>;
 }

@@ -9,7 +9,7 @@ mod subjects;
 
 use pacer_contract::Subject;
 use pacer_tests::{binaries, engine::not_run};
-use subjects::{containers::Containers, incus::Incus};
+use subjects::{containers::Containers, incus::Incus, libvirt::Libvirt};
 
 /// Runs a subject, says what came of it, and fails with what failed.
 async fn passes(subject: Subject) {
@@ -74,5 +74,16 @@ async fn incus_keeps_the_contract() {
     match Incus::start() {
         Ok(incus) => passes(incus.subject()).await,
         Err(why) => not_run("incus_keeps_the_contract", &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirt_keeps_the_contract() {
+    if !wanted("libvirt") {
+        return;
+    }
+    match Libvirt::start() {
+        Ok(libvirt) => passes(libvirt.subject()).await,
+        Err(why) => not_run("libvirt_keeps_the_contract", &why),
     }
 }

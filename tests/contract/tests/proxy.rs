@@ -28,10 +28,10 @@ struct Server {
 }
 
 async fn tcp(protocol: Protocol) -> Server {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let target = Target::Tcp(listener.local_addr().unwrap());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let target = Target::Tcp(listener.local_addr().expect("a port"));
     let (tell, asked) = mpsc::unbounded_channel();
-    let (tasks, folder) = (TaskTracker::new(), tempfile::tempdir().unwrap());
+    let (tasks, folder) = (TaskTracker::new(), tempfile::tempdir().expect("a folder"));
     tasks.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut bytes = vec![0; 4096];
@@ -41,7 +41,7 @@ async fn tcp(protocol: Protocol) -> Server {
             }
         }
     });
-    let proxy = Proxy::start(target, protocol, folder.path()).await.unwrap();
+    let proxy = Proxy::start(target, protocol, folder.path()).await.expect("it listens");
     Server { proxy, asked, _tasks: tasks, _folder: folder }
 }
 
@@ -49,8 +49,8 @@ impl Server {
     /// What comes back on a connection of its own: the bytes, and whether it ended in a reset.
     async fn ask(&self) -> (String, bool) {
         let Target::Tcp(address) = self.proxy.address() else { panic!("it listens on a port") };
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(REQUEST).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(REQUEST).await.expect("it reads");
         let (mut all, mut bytes) = (Vec::new(), [0; 4096]);
         loop {
             match timeout(NEVER, stream.read(&mut bytes)).await {

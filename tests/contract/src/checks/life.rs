@@ -117,12 +117,17 @@ pub(super) async fn destroy_twice(ground: &Ground<'_>) -> Verdict {
 }
 
 pub(super) async fn hold(ground: &Ground<'_>) -> Verdict {
-    let mut wanted = ground.wanted();
-    wanted.tags.push(("hold".to_owned(), "true".to_owned()));
-    let made = ground.stage.create(&wanted).await?;
-    let found = ground.stage.get(&made.handle).await?.context("`get` does not find it")?;
-    let listed = ground.stage.list(&wanted.owner).await?;
-    ensure!(found.hold, "`get` does not tell the hold that it was made with");
+    let stage = ground.stage;
+    let (mut wanted, mut made) = ground.machine().await?;
+    let held = tokio::task::block_in_place(|| stage.subject.engine.hold(&wanted.name)).context("holding it")?;
+    if !held {
+        wanted = ground.wanted();
+        wanted.tags.push(("hold".to_owned(), "true".to_owned()));
+        made = stage.create(&wanted).await?;
+    }
+    let found = stage.get(&made.handle).await?.context("`get` does not find it")?;
+    ensure!(found.hold, "`get` does not tell the hold");
+    let listed = stage.list(&wanted.owner).await?;
     ensure!(listed.iter().all(|one| one.hold) && listed.len() == 1, "`list` does not tell the hold: {listed:?}");
     Ok(None)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use futures::future::join_all;
-use pacer::plugins::{BackendError, ErrorKind};
+use pacer::plugins::{BackendError, ErrorKind, InstanceState};
 
 use super::{Ground, Verdict, life::is_it};
 use crate::proxy::{Fault, Rule};
@@ -65,11 +65,21 @@ async fn create_with(ground: &Ground<'_>, fault: Fault) -> Verdict {
             harmless(error).with_context(|| format!("turn {turn}"))?;
         }
         let again = stage.create(&wanted).await.with_context(|| format!("again, after {fault:?} in turn {turn}"))?;
-        is_it(&again, &wanted)?;
+        let what = || format!("after {fault:?} in turn {turn}");
+        if matches!(again.state, InstanceState::Stopped | InstanceState::Failed(_)) {
+            // The first call may have ended for good what it had begun. Then it is listed, to be taken down.
+            ensure!(again.name == wanted.name && again.owner == wanted.owner, "{}: {again:?}", what());
+            let listed = stage.list(&wanted.owner).await?;
+            ensure!(listed.iter().map(|one| &one.handle).eq([&again.handle]), "{}, listed: {listed:?}", what());
+            let there = stage.at_the_engine(&wanted.owner)?;
+            ensure!(there.len() <= 1, "{} the engine has {there:?}", what());
+        } else {
+            is_it(&again, &wanted).with_context(what)?;
+            ground.only(&wanted).with_context(what)?;
+        }
         if let Ok(first) = first {
             ensure!(first.handle == again.handle, "turn {turn}: `{}`, then `{}`", first.handle, again.handle);
         }
-        ground.only(&wanted).with_context(|| format!("after {fault:?} in turn {turn}"))?;
         ground.leave().await?;
         if !reached {
             return Ok(None);

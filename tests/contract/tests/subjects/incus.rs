@@ -99,6 +99,11 @@ impl Engine for Direct {
         self.incus(&["delete", "--force", name]).map(drop)
     }
 
+    fn hold(&self, name: &str) -> anyhow::Result<bool> {
+        self.incus(&["config", "set", name, "user.pacer.hold=true"])?;
+        Ok(true)
+    }
+
     fn inventory(&self) -> anyhow::Result<BTreeSet<String>> {
         let instances = self.query("/1.0/instances?recursion=1")?;
         let volumes = self.query("/1.0/storage-pools/default/volumes?recursion=1")?;

@@ -3,11 +3,16 @@
 pub mod containers;
 mod daemon;
 pub mod incus;
+pub mod libvirt;
 pub mod simulated;
 
 use std::path::PathBuf;
 
-/// A built backend of those that come with pacer.
+use pacer_tests::binaries;
+
+/// A built backend of those that come with pacer. `PACER_PLUGINS` names another folder of them.
 pub fn component(name: &str) -> PathBuf {
-    pacer_tests::binaries::source_root().join("plugins").join(format!("{name}.wasm"))
+    let folder =
+        binaries::variable("PACER_PLUGINS").map_or_else(|| binaries::source_root().join("plugins"), Into::into);
+    folder.join(format!("{name}.wasm"))
 }
