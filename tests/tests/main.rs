@@ -2,11 +2,13 @@
 //!
 //! One program for all of them, so that it is linked once.
 
+mod bootstrap;
 mod closed_door;
 mod command_line;
 mod containers;
 mod crashes;
 mod looks;
+mod machines;
 mod main_job;
 mod secrets;
 mod webhook;

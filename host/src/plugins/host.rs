@@ -204,7 +204,7 @@ impl Host {
         name: &BackendName,
         operation: &'static str,
         runner: Option<String>,
-        secret: Option<SecretString>,
+        secrets: Vec<SecretString>,
         deadline: Duration,
         work: W,
     ) -> Result<R, BackendError>
@@ -219,8 +219,8 @@ impl Host {
     {
         let slot = self.slot(name)?;
         let loaded = slot.loaded(deadline).await?;
-        let mut secrets = slot.secrets();
-        secrets.extend(secret);
+        let mut secrets = secrets;
+        secrets.extend(slot.secrets());
         let about = About { operation, runner, secrets, deadline };
         let settings = slot.config.settings.to_string();
         slot.lane
@@ -417,13 +417,12 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<Instance, BackendError>> {
         let backend = backend.clone();
         async move {
-            let secret = match &request.bootstrap {
-                Bootstrap::JitConfig(secret) | Bootstrap::StartScript(secret) | Bootstrap::CloudInit(secret) => {
-                    secret.clone()
-                }
-            };
+            let mut secrets = request.secrets.clone();
+            let (Bootstrap::JitConfig(whole) | Bootstrap::StartScript(whole) | Bootstrap::CloudInit(whole)) =
+                &request.bootstrap;
+            secrets.push(whole.clone());
             let runner = request.name.to_string();
-            self.invoke(&backend, "create", Some(runner), Some(secret), deadline, move |instance, store, context| {
+            self.invoke(&backend, "create", Some(runner), secrets, deadline, move |instance, store, context| {
                 async move {
                     let created = instance
                         .pacer_backend_provisioner()
@@ -446,7 +445,7 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<Option<Instance>, BackendError>> {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         async move {
-            self.invoke(&backend, "get", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "get", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let found = instance.pacer_backend_provisioner().call_get(&mut *store, &context, &handle).await?;
                     let redact = |text: &str| store.data().redact(text);
@@ -500,7 +499,7 @@ impl Backends for Host {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         async move {
-            self.invoke(&backend, "destroy", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "destroy", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let outcome =
                         instance.pacer_backend_provisioner().call_destroy(store, &context, &handle, grace_ms).await?;
@@ -522,7 +521,7 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<(), BackendError>> {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         async move {
-            self.invoke(&backend, "renew-lease", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "renew-lease", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let until = convert::millis(until);
                     let outcome =
@@ -545,7 +544,7 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<String, BackendError>> {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         async move {
-            self.invoke(&backend, "console-log", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "console-log", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let outcome = instance
                         .pacer_backend_provisioner()
@@ -567,8 +566,13 @@ impl Backends for Host {
         }
     }
 
-    fn description(&self, backend: &BackendName) -> Option<Arc<Description>> {
-        self.slot_description(backend)
+    fn described(
+        &self,
+        backend: &BackendName,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Arc<Description>, BackendError>> {
+        let backend = backend.clone();
+        async move { Ok(self.slot(&backend)?.loaded(deadline).await?.description.clone()) }.boxed()
     }
 }
 
@@ -581,7 +585,7 @@ impl Host {
         deadline: Duration,
     ) -> Result<(Vec<Instance>, Option<String>), BackendError> {
         let owner = owner.to_owned();
-        self.invoke(backend, "list", None, None, deadline, move |instance, store, context| {
+        self.invoke(backend, "list", None, Vec::new(), deadline, move |instance, store, context| {
             async move {
                 let page = instance
                     .pacer_backend_provisioner()
