@@ -136,9 +136,8 @@ pub struct Libvirt(Rpc);
 
 /// Reads an answer.
 fn read<'a, T>(answer: &'a [u8], with: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>) -> Result<T, Fault> {
-    with(&mut Reader(answer)).map_err(|Malformed| {
-        Fault::Lost(Error::unavailable("libvirt answered something that is not of its protocol"))
-    })
+    with(&mut Reader(answer))
+        .map_err(|Malformed| Fault::Lost(Error::unavailable("libvirt answered something that is not of its protocol")))
 }
 
 impl Libvirt {
@@ -155,7 +154,7 @@ impl Libvirt {
                      `auth_unix_rw = \"none\"` in the daemon's configuration ({})",
                     refusal.message
                 ))),
-                lost => lost,
+                lost @ (Fault::Lost(_) | Fault::Ours(_)) => lost,
             })?;
         } else if !ways.is_empty() && !ways.contains(&auth::NONE) {
             let way = if ways.contains(&auth::SASL) { "SASL" } else { "a way that is not known here" };

@@ -52,7 +52,16 @@ pub fn create(call: &C<'_>, libvirt: &mut Libvirt, request: &RunnerRequest<Pool>
     room(&call.settings, libvirt, pool)?;
 
     let mut made = Vec::new();
-    let started = start(libvirt, request, &place, &storage, &Volumes { base, capacity, user_data }, &mut made);
+    let volumes = Volumes { base, capacity, user_data };
+    let until = Instant::now() + CLAIMED;
+    let started = loop {
+        match start(libvirt, request, &place, &storage, &volumes, &mut made) {
+            // After an upload, another try's for instance, libvirt looks at the pool anew and knows none of its
+            // volumes while it does.
+            Err(fault) if fault.is(NO_VOLUME) && Instant::now() < until => std::thread::sleep(POLL),
+            started => break started,
+        }
+    };
     match started {
         Ok(Some(instance)) => Ok(instance),
         Ok(None) => claimed(call, libvirt, request, &place),
@@ -99,7 +108,8 @@ fn start(
     upload(libvirt, &seed, &image)?;
     let console = volume_xml(&place.volume(Part::Console), 0, None);
     let (console, new) = make(libvirt, storage, &place.volume(Part::Console), &console)?;
-    if !new {
+    // Made by this try before libvirt lost sight of it for a moment, it is this try's claim as well.
+    if !new && !made.iter().any(|volume| volume.name == console.name) {
         return Ok(None);
     }
     // From here on everything is this try's own. The claim goes last, so that nobody takes the rest for a new try's.
@@ -203,13 +213,15 @@ fn described(libvirt: &mut Libvirt, volume: &Volume) -> Result<Base, Fault> {
     let xml = libvirt.volume_xml(volume)?;
     let read = || {
         let document = Document::parse(&xml).ok()?;
-        let child = |node: roxmltree::Node<'_, '_>, name: &str| node.children().find(|n| n.has_tag_name(name)).map(|n| n.id());
+        let child =
+            |node: roxmltree::Node<'_, '_>, name: &str| node.children().find(|n| n.has_tag_name(name)).map(|n| n.id());
         let node = |id| document.get_node(id);
         let root = document.root_element();
         let capacity = node(child(root, "capacity")?)?.text()?.trim().parse().ok()?;
         let target = node(child(root, "target")?)?;
         let path = node(child(target, "path")?)?.text()?.to_owned();
-        let format = child(target, "format").and_then(node).and_then(|n| n.attribute("type")).unwrap_or("raw").to_owned();
+        let format =
+            child(target, "format").and_then(node).and_then(|n| n.attribute("type")).unwrap_or("raw").to_owned();
         Some(Base { path, format, capacity })
     };
     read().ok_or_else(|| {

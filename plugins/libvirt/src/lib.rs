@@ -61,7 +61,7 @@ impl Backend for Machines {
                 example: "unix:///var/run/libvirt/libvirt-sock".into(),
             }],
             capabilities: ["renew-lease", "console-log", "suspend"].map(String::from).into(),
-            bootstraps: ["cloud-init", "start-script", "jit-config"].map(String::from).into(),
+            bootstraps: ["cloud-init", "start-script"].map(String::from).into(),
             billing: Billing { granularity_seconds: 0, minimum_seconds: 0 },
             attributes: vec![],
         }

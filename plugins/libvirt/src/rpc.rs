@@ -6,7 +6,10 @@
 //! * One call is under way at a time, so an answer with another serial is a fault of the other side.
 //! * A failure of the stream under it is `unavailable`; what the engine itself refuses is a [`Refusal`] with its code.
 
-use std::io::{Read, Write};
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+};
 
 use pacer_backend::{Error, connect::Connection};
 
@@ -29,6 +32,8 @@ const PACKET_MAX: usize = 16 * 1024 * 1024;
 const HEAD: usize = 28;
 /// Bytes of a stream's packet. The oldest libvirt took 256 KiB with the head.
 const CHUNK: usize = 64 * 1024;
+/// Packets of a stream that may overtake the answer: some of its window, which is 256 KiB at the daemon.
+const EARLY_MAX: usize = 16;
 /// Packets that are read while one is waited for: events and pings come far less often.
 const STRAY_MAX: usize = 10_000;
 
@@ -62,23 +67,33 @@ struct Packet {
 pub struct Rpc {
     stream: Box<dyn Connection>,
     serial: u32,
+    /// Packets of the stream that overtook the answer of the call that opened it, as the daemon lets them.
+    early: VecDeque<Packet>,
+    /// Whether the call under way opens a stream.
+    streams: bool,
 }
 
 impl Rpc {
     pub fn new(stream: Box<dyn Connection>) -> Self {
-        Self { stream, serial: 0 }
+        Self { stream, serial: 0, early: VecDeque::new(), streams: false }
     }
 
     /// Calls a procedure and returns the payload of its answer.
     pub fn call(&mut self, procedure: i32, arguments: Writer) -> Result<Vec<u8>, Fault> {
+        self.begin(procedure, arguments, false)
+    }
+
+    fn begin(&mut self, procedure: i32, arguments: Writer, streams: bool) -> Result<Vec<u8>, Fault> {
+        self.streams = streams;
         self.serial = self.serial.wrapping_add(1);
+        self.early.clear();
         self.send(REMOTE, procedure, Type::Call, self.serial, Status::Ok, &arguments.0)?;
         Ok(self.receive(procedure, Type::Reply)?.payload)
     }
 
     /// Calls a procedure that takes a stream, and sends it.
     pub fn upload(&mut self, procedure: i32, arguments: Writer, bytes: &[u8]) -> Result<(), Fault> {
-        self.call(procedure, arguments)?;
+        self.begin(procedure, arguments, true)?;
         for chunk in bytes.chunks(CHUNK) {
             self.send(REMOTE, procedure, Type::Stream, self.serial, Status::Continue, chunk)?;
         }
@@ -87,7 +102,7 @@ impl Rpc {
 
     /// Calls a procedure that gives a stream, and reads it, at most `max` bytes of it.
     pub fn download(&mut self, procedure: i32, arguments: Writer, max: usize) -> Result<Vec<u8>, Fault> {
-        self.call(procedure, arguments)?;
+        self.begin(procedure, arguments, true)?;
         let mut bytes = Vec::new();
         loop {
             let packet = self.receive(procedure, Type::Stream)?;
@@ -133,14 +148,25 @@ impl Rpc {
             Status::Error => 1,
             Status::Continue => 2,
         };
-        let mut packet =
-            Writer::default().uint(length).uint(program).uint(VERSION).int(procedure).int(kind).uint(serial).int(status);
+        let mut packet = Writer::default()
+            .uint(length)
+            .uint(program)
+            .uint(VERSION)
+            .int(procedure)
+            .int(kind)
+            .uint(serial)
+            .int(status);
         packet.0.extend(payload);
         self.stream.write_all(&packet.0).and_then(|()| self.stream.flush()).map_err(|e| lost("sending", &e))
     }
 
     /// The next packet of this type for the call that is under way. An error in its place is a refusal.
     fn receive(&mut self, procedure: i32, kind: Type) -> Result<Packet, Fault> {
+        if kind == Type::Stream
+            && let Some(packet) = self.early.pop_front()
+        {
+            return Ok(packet);
+        }
         for _ in 0..STRAY_MAX {
             let packet = self.read()?;
             match packet.program {
@@ -155,6 +181,10 @@ impl Rpc {
                     }
                     if packet.kind == kind {
                         return Ok(packet);
+                    }
+                    if self.streams && packet.kind == Type::Stream && self.early.len() < EARLY_MAX {
+                        self.early.push_back(packet);
+                        continue;
                     }
                     return Err(broken("sent another kind of packet than was due"));
                 }

@@ -181,7 +181,10 @@ pub fn bytes(text: &str) -> Option<u64> {
 
 /// A name of libvirt's that no path, document or other name can be made of by accident.
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 255 && !text.starts_with('.') && !text.contains(|c: char| c == '/' || c.is_control())
+    !text.is_empty()
+        && text.len() <= 255
+        && !text.starts_with('.')
+        && !text.contains(|c: char| c == '/' || c.is_control())
 }
 
 /// A word such as a machine type or a processor model.

@@ -51,10 +51,13 @@ pub fn escape(text: &str) -> String {
 
 /// The document of a machine.
 pub fn document(pool: &Pool, parts: &Parts<'_>) -> String {
-    let (text, metadata) = (match &pool.template {
-        Some(template) => template.clone(),
-        None => own(pool),
-    }, parts.record.element());
+    let (text, metadata) = (
+        match &pool.template {
+            Some(template) => template.clone(),
+            None => own(pool),
+        },
+        parts.record.element(),
+    );
     fill(&text, |placeholder| match placeholder {
         "name" => Some(escape(parts.name)),
         "metadata" => Some(metadata.clone()),
@@ -113,7 +116,9 @@ pub fn judge(template: &str) -> Vec<String> {
     }
     match roxmltree::Document::parse(&sample) {
         Err(_) => wrong.push("is not well-formed XML".into()),
-        Ok(document) if !document.root_element().has_tag_name("domain") => wrong.push("is not a `<domain>` document".into()),
+        Ok(document) if !document.root_element().has_tag_name("domain") => {
+            wrong.push("is not a `<domain>` document".into())
+        }
         Ok(document) if seen.iter().any(|word| word == "metadata") && Record::find(&document).is_none() => {
             wrong.push("must have `{{metadata}}` within its `<metadata>` element".into());
         }

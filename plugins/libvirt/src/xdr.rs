@@ -85,7 +85,10 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf8_lossy(self.fixed(length)?).into_owned())
     }
 
-    pub fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
+    pub fn optional<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
         match self.uint()? {
             0 => Ok(None),
             1 => read(self).map(Some),
@@ -122,7 +125,9 @@ mod tests {
 
     #[test]
     fn lies_about_lengths_are_refused() {
-        for bytes in [&[0, 0, 0, 5, b'a'][..], &[255, 255, 255, 255], &[0, 0, 0], &[0, 0, 0, 5, b'a', b'b', b'c', b'd', b'e']] {
+        for bytes in
+            [&[0, 0, 0, 5, b'a'][..], &[255, 255, 255, 255], &[0, 0, 0], &[0, 0, 0, 5, b'a', b'b', b'c', b'd', b'e']]
+        {
             assert_eq!(Reader(bytes).string(), Err(Malformed), "{bytes:?}");
         }
         assert_eq!(Reader(&[255, 255, 255, 255, 0, 0, 0, 1]).list(Reader::uint), Err(Malformed));

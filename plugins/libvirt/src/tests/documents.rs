@@ -65,9 +65,13 @@ fn templates_are_judged() {
             assert!(wrong.contains(expected), "{wrong}");
         }
     };
-    let whole = "<domain><name>{{name}}</name><metadata>{{ metadata }}</metadata><d a='{{disk}}' b=\"{{seed}}\"/></domain>";
+    let whole =
+        "<domain><name>{{name}}</name><metadata>{{ metadata }}</metadata><d a='{{disk}}' b=\"{{seed}}\"/></domain>";
     check(whole, &[]);
-    check(&whole.replace("</domain>", "<x>{{cpus}} {{memory_kib}} {{network}} {{console}} {{domain_type}}</x></domain>"), &[]);
+    check(
+        &whole.replace("</domain>", "<x>{{cpus}} {{memory_kib}} {{network}} {{console}} {{domain_type}}</x></domain>"),
+        &[],
+    );
     check(&whole.replace("<name>", "<name>{{nmae}}"), &["not known"]);
     check(&whole.replace("{{seed}}", "/x"), &["lacks the placeholder `{{seed}}`"]);
     check(&whole.replace("</domain>", ""), &["not well-formed"]);

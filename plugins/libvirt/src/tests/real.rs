@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pacer_backend::{
-    Backend, Bootstrap, Destruction, ErrorKind, InstanceState, connect::Connector, testing::Socket,
-};
+use pacer_backend::{Backend, Bootstrap, Destruction, ErrorKind, InstanceState, connect::Connector, testing::Socket};
 use serde_json::json;
 
 use super::{
@@ -182,11 +180,12 @@ fn what_cannot_start_leaves_nothing() {
     check(json!({ "machine": "no-such-machine" }), ErrorKind::InvalidConfig, "error 27");
     check(json!({ "arch": "sparc99" }), ErrorKind::InvalidConfig, "sparc99");
     check(json!({ "memory": "900t" }), ErrorKind::Capacity, "MiB are asked for");
-    let template = "<domain type='qemu'><name>{{name}}</name><metadata>{{metadata}}</metadata><x>{{disk}}{{seed}}</x></domain>";
+    let template =
+        "<domain type='qemu'><name>{{name}}</name><metadata>{{metadata}}</metadata><x>{{disk}}{{seed}}</x></domain>";
     check(json!({ "template": template }), ErrorKind::InvalidConfig, "libvirt refused");
     check(json!({ "cpus": 0 }), ErrorKind::InvalidConfig, "/pool/cpus");
-    let bad = fixture.boot("one", &json!({}), Bootstrap::JitConfig("'; reboot".into())).unwrap_err();
-    assert_eq!(bad.kind, ErrorKind::InvalidRequest);
+    let bad = fixture.boot("one", &json!({}), Bootstrap::JitConfig("e30=".into())).unwrap_err();
+    assert_eq!(bad.kind, ErrorKind::Unsupported);
 }
 
 #[test]
@@ -219,7 +218,7 @@ fn a_guest_reads_its_seed_runs_its_script_and_goes_down() {
 
 #[test]
 fn a_guest_that_listens_goes_down_within_its_grace() {
-    let Some(fixture) = Fixture::new("grace") else { return };
+    let Some(fixture) = Fixture::new("button") else { return };
     let Some(template) = fixture.guest() else { return };
     let settings = json!({ "template": template, "memory": "192m" });
     let script = "#!/bin/sh\necho waiting\nsleep 600\n";

@@ -118,7 +118,9 @@ fn words_have_one_meaning() {
     assert_eq!(network("none"), format!("{:?}", Network::None));
     assert_eq!(network("bridge:x"), format!("{:?}", Network::Bridge("x")));
     assert_eq!(network("bridged"), format!("{:?}", Network::Named("bridged")));
-    for (text, expected) in [("1024", Some(1024)), ("4g", Some(4 << 30)), ("1 KB", Some(1024)), ("0", None), ("-1", None), ("", None)] {
+    for (text, expected) in
+        [("1024", Some(1024)), ("4g", Some(4 << 30)), ("1 KB", Some(1024)), ("0", None), ("-1", None), ("", None)]
+    {
         assert_eq!(bytes(text), expected, "{text}");
     }
 }
