@@ -7,7 +7,7 @@ need_cargo
 need_wasm_target
 
 # In the order of how long they take.
-engines="simulated podman docker incus"
+engines="simulated podman docker incus libvirt"
 
 wanted=${ENGINE:-$engines}
 for engine in $wanted; do
@@ -25,26 +25,28 @@ packages() {
     podman) echo podman docker.io busybox-static ;;
     # On Debian 12 it is in the backports, which have to be a source of apt's.
     incus) echo incus-base busybox-static ;;
+    # Named together: apt takes one of QEMU's away for another.
+    libvirt) echo libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils ;;
     simulated) ;;
     esac
 }
 
 installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
-missing=()
-for engine in $wanted; do
-    for package in $(packages "$engine"); do
-        installed "$package" || missing+=("$package")
-    done
-done
-if [ "${#missing[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     export DEBIAN_FRONTEND=noninteractive
-    say "installing Debian packages that the engines are made of: ${missing[*]}"
-    apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
-    # One by one: where one is not to be had, the others are of use all the same.
-    for package in "${missing[@]}"; do
-        installed "$package" || apt-get install -y -qq --no-install-recommends "$package" ||
-            say "apt-get could not install $package"
+    updated=
+    for engine in $wanted; do
+        missing=()
+        for package in $(packages "$engine"); do
+            installed "$package" || missing+=("$package")
+        done
+        [ "${#missing[@]}" -gt 0 ] || continue
+        say "installing Debian packages that $engine is made of: ${missing[*]}"
+        [ -n "$updated" ] || apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
+        updated=yes
+        # Where one is not to be had, the other engines are of use all the same.
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" || say "apt-get could not install what $engine needs"
     done
 fi
 

@@ -11,4 +11,5 @@ mod looks;
 mod machines;
 mod main_job;
 mod secrets;
+mod virtual_machines;
 mod webhook;
