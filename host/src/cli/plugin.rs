@@ -75,7 +75,7 @@ fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for grant in &backend.grants {
         match &grant.target {
-            Some(target) => writeln!(out, "    granted `{}`: {target}", grant.endpoint)?,
+            Some(target) => writeln!(out, "    granted `{}`: {target}{}", grant.endpoint, grant.manner())?,
             None => writeln!(
                 out,
                 "    not granted `{}`: {}",

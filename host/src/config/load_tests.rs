@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::config::{Auth, Credential, EndpointTarget, RunnerGroup, Scope, endpoint, github, projects, sections};
+use crate::config::{
+    Auth, Credential, EndpointTarget, RunnerGroup, Scope, credential, endpoint, github, projects, sections,
+};
 
 const RSA: &str = include_str!("testdata/rsa.pem");
 const EC: &str = include_str!("testdata/ec.pem");
@@ -336,9 +338,12 @@ fn the_example_loads_and_shows_every_key() {
         sections::TELEMETRY,
         github::GITHUB,
         endpoint::ENDPOINT,
-        endpoint::CREDENTIAL,
-        endpoint::BASIC,
-        endpoint::HEADER,
+        endpoint::PROXY,
+        credential::CREDENTIAL,
+        credential::BASIC,
+        credential::HEADER,
+        credential::AWS_SIGV4,
+        credential::OAUTH2,
         projects::BACKEND,
         projects::BACKEND_LIMITS,
         projects::PROJECT,

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
-    config::{self, Config, Credential},
+    config::{self, Config, Endpoint},
     routing::BackendName,
 };
 
@@ -69,6 +69,10 @@ pub struct Grant {
     pub endpoint: String,
     /// Where it leads; none when it is asked for and not granted. Without secrets.
     pub target: Option<String>,
+    /// What the host proves its identity with there, each by its kind. A component sees none of it.
+    pub credentials: Vec<&'static str>,
+    /// The proxy on the way there.
+    pub proxy: Option<String>,
     /// What the component wants it for; none when it does not ask for it.
     pub purpose: Option<String>,
     pub required: bool,
@@ -123,7 +127,7 @@ impl Host {
         let tasks = TaskTracker::new();
         let mut slots = BTreeMap::new();
         for (name, backend) in &config.backends {
-            let egress = Egress::new(backend, tasks.clone())?;
+            let egress = Egress::new(backend, &shared.clock, tasks.clone())?;
             let lane = Lane::new(name.clone(), backend.limits.clone(), egress);
             let (component, _) = watch::channel(Component::Loading);
             slots.insert(name.clone(), Arc::new(Slot { config: backend.clone(), lane, component }));
@@ -307,36 +311,33 @@ impl Slot {
 
     /// What the host puts on the wire for this backend, and its component must not be able to repeat.
     fn secrets(&self) -> Vec<SecretString> {
-        self.config
-            .endpoints
-            .values()
-            .filter_map(|endpoint| match &endpoint.credential {
-                Some(Credential::Bearer(secret) | Credential::Header { value: secret, .. }) => Some(secret.clone()),
-                Some(Credential::Basic { password, .. }) => Some(password.clone()),
-                None => None,
-            })
-            .collect()
+        self.config.endpoints.values().flat_map(Endpoint::secrets).collect()
     }
 
     fn grants(&self, wanted: &[EndpointRequest]) -> Vec<Grant> {
-        let granted: BTreeMap<String, String> =
-            self.lane.egress.grants().into_iter().map(|(name, target)| (name.to_string(), target)).collect();
-        let mut grants: Vec<Grant> = granted
-            .iter()
-            .map(|(name, target)| {
-                let asked = wanted.iter().find(|asked| asked.name == *name);
+        let mut grants: Vec<Grant> = self
+            .lane
+            .egress
+            .grants()
+            .map(|granted| {
+                let asked = wanted.iter().find(|asked| asked.name == granted.name.as_str());
                 Grant {
-                    endpoint: name.clone(),
-                    target: Some(target.clone()),
+                    endpoint: granted.name.to_string(),
+                    target: Some(granted.target.to_owned()),
+                    credentials: granted.credentials.to_vec(),
+                    proxy: granted.proxy,
                     purpose: asked.map(|asked| asked.purpose.clone()),
                     required: asked.is_some_and(|asked| asked.required),
-                    root_equivalent: is_root_equivalent(target),
+                    root_equivalent: is_root_equivalent(granted.target),
                 }
             })
             .collect();
-        grants.extend(wanted.iter().filter(|asked| !granted.contains_key(&asked.name)).map(|asked| Grant {
+        let is_granted = |name: &str| self.lane.egress.grants().any(|granted| granted.name.as_str() == name);
+        grants.extend(wanted.iter().filter(|asked| !is_granted(&asked.name)).map(|asked| Grant {
             endpoint: asked.name.clone(),
             target: None,
+            credentials: Vec::new(),
+            proxy: None,
             purpose: Some(asked.purpose.clone()),
             required: asked.required,
             root_equivalent: false,
@@ -377,6 +378,15 @@ impl Slot {
             under_way: self.lane.under_way(),
             operations: self.lane.stats(),
         }
+    }
+}
+
+impl Grant {
+    /// How it is reached and as whom, for people; empty where nothing is to be said.
+    pub fn manner(&self) -> String {
+        let credentials = (!self.credentials.is_empty()).then(|| format!(" with {}", self.credentials.join(" and ")));
+        let proxy = self.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}"));
+        credentials.unwrap_or_default() + &proxy.unwrap_or_default()
     }
 }
 

@@ -1,11 +1,16 @@
 //! Blanks secrets out of texts, in whole and in part.
 //!
-//! A component may cut, wrap or split what it tells. So not whole secrets are looked for but any [`PIECE`] of one;
-//! only what is shorter than a piece is looked for as a whole.
+//! A component may cut, wrap, split or encode what it tells. So not whole secrets are looked for but any [`PIECE`] of
+//! one, in each of its spellings; only what is shorter than a piece is looked for as a whole.
 
-use std::{ops::Range, sync::OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
 
 use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::spelling::spellings;
 
 /// In bytes. Short enough that what is left of a secret helps nobody, long enough that ordinary words stay.
 const PIECE: usize = 16;
@@ -15,7 +20,7 @@ const SHORTEST: usize = 6;
 const BLANK: &str = "[secret]";
 
 /// The secrets of a call.
-pub(super) struct Secrets(Vec<Secret>);
+pub(super) struct Secrets(Mutex<Vec<Arc<Secret>>>);
 
 struct Secret {
     text: SecretString,
@@ -25,13 +30,32 @@ struct Secret {
 
 impl Secrets {
     pub(super) fn new(secrets: Vec<SecretString>) -> Self {
-        let told_apart = secrets.into_iter().filter(|secret| secret.expose_secret().len() >= SHORTEST);
-        Self(told_apart.map(|text| Secret { text, pieces: OnceLock::new() }).collect())
+        let all = Self(Mutex::default());
+        secrets.into_iter().for_each(|secret| all.add(secret));
+        all
+    }
+
+    /// One more. Each is kept once.
+    pub(super) fn add(&self, secret: SecretString) {
+        if secret.expose_secret().len() < SHORTEST {
+            return;
+        }
+        let mut all = self.all();
+        if all.iter().any(|known| known.text.expose_secret() == secret.expose_secret()) {
+            return;
+        }
+        let spelled = spellings(&secret).into_iter();
+        all.extend(spelled.map(|text| Arc::new(Secret { text, pieces: OnceLock::new() })));
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Secret>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `text` with every piece of every secret blanked out.
     pub(super) fn redact(&self, text: &str) -> String {
-        let mut hidden: Vec<Range<usize>> = self.0.iter().flat_map(|secret| secret.found_in(text.as_bytes())).collect();
+        let all = self.all().clone();
+        let mut hidden: Vec<Range<usize>> = all.iter().flat_map(|secret| secret.found_in(text.as_bytes())).collect();
         hidden.sort_unstable_by_key(|range| range.start);
         let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
         for (index, range) in hidden.iter().enumerate() {
@@ -97,6 +121,30 @@ mod tests {
         assert_eq!(redact(&["", "abc"], "abc"), "abc", "too short to be told from words");
         assert_eq!(redact(&["ääääääääääää"], "xääääääääääää"), "x[secret]");
         assert_eq!(redact(&[], "nothing to hide"), "nothing to hide");
+    }
+
+    #[test]
+    fn encoded_and_in_part() {
+        let secret = "pass/wörd+with=all?sorts&of~things";
+        let encoded = [
+            "cGFzcy93w7ZyZCt3aXRoPWFsbD9zb3J0cyZvZn50aGluZ3M=",
+            "cGFzcy93w7ZyZCt3aXRoPWFsbD9zb3J0cyZvZn50aGluZ3M",
+            "pass%2Fw%C3%B6rd%2Bwith%3Dall%3Fsorts%26of~things",
+            "pass%2fw%c3%b6rd%2bwith%3dall%3fsorts%26of~things",
+            "706173732f77c3b672642b776974683d616c6c3f736f727473266f667e7468696e6773",
+            "706173732F77C3B672642B776974683D616C6C3F736F727473266F667E7468696E6773",
+        ];
+        for text in encoded {
+            let shown = redact(&[secret], &format!("it is {text}."));
+            assert!(["it is [secret].", "it is [secret]=."].contains(&shown.as_str()), "{shown}");
+            let part: String = text.chars().skip(5).take(20).collect();
+            assert_eq!(redact(&[secret], &format!("cut {part}")), "cut [secret]");
+        }
+        let secrets = Secrets::new(vec![]);
+        secrets.add("fetched-later".into());
+        secrets.add("fetched-later".into());
+        assert_eq!(secrets.redact("a fetched-later b"), "a [secret] b");
+        assert_eq!(secrets.all().len(), 4);
     }
 
     #[test]
