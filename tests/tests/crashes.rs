@@ -1,10 +1,11 @@
 //! The server ends, politely or not, and goes on where it was.
 
-use std::time::Duration;
+use std::{fs::File, io::Write as _, path::PathBuf, process::Command, time::Duration};
 
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use pacer_tests::{
+    engine::not_run,
     pacer::WEBHOOK_SECRET,
     wait::eventually,
     webhook::JobPayload,
@@ -72,4 +73,71 @@ async fn a_database_that_somebody_locks_is_a_503_until_it_is_let_go() {
         refused.send(&pacer.api).await.status.is_success().then_some(())
     })
     .await;
+}
+
+/// A file system of this size, for as long as the test holds it.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where this user may not mount.
+    fn mount(at: PathBuf, kib: u32) -> Option<Self> {
+        std::fs::create_dir(&at).expect("the folder of the test is writable");
+        let size = format!("size={kib}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "pacer-test"]).arg(&at).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the server that is killed with the test may still have its files open for a moment.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_503_until_there_is_room() {
+    let world = World::start().await;
+    let mut pacer = world.pacer().prepare();
+    let Some(disk) = SmallDisk::mount(pacer.folder().join("data"), 4096) else {
+        return not_run("a_full_disk_is_a_503_until_there_is_room", "this user may not mount a file system");
+    };
+    pacer.edit_config("sqlite:pacer.db", "sqlite:data/pacer.db");
+    pacer.start().await;
+    let delivery = |id| JobPayload::queued(id, REPO, &["self-hosted"]).signed(WEBHOOK_SECRET);
+    assert_eq!(delivery(60_000).send(&pacer.api).await.status.as_u16(), 202);
+
+    let filler = disk.0.join("filler");
+    let mut file = File::create(&filler).unwrap();
+    // Ends when nothing more fits.
+    while file.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+    let mut taken = vec![60_000];
+    let mut id = 60_000;
+    let refused = eventually("the full disk is felt", SOON, async || {
+        id += 1;
+        let answer = delivery(id).send(&pacer.api).await;
+        if answer.status.is_success() {
+            taken.push(id);
+        }
+        (answer.status.as_u16() == 503).then_some(answer.text)
+    })
+    .await;
+    assert!(refused.contains("error"), "{refused}");
+    assert!(pacer.log().contains("no space left"), "{}", pacer.log());
+
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    eventually("what was refused is taken now", SOON, async || {
+        delivery(id).send(&pacer.api).await.status.is_success().then_some(())
+    })
+    .await;
+    taken.push(id);
+    pacer.kill();
+    pacer.start().await;
+    let known: Vec<i64> = pacer.api.jobs().await.iter().map(|job| job.github_job_id).collect();
+    for id in taken {
+        assert!(known.contains(&id), "{id} was acknowledged and is not among {known:?}");
+    }
+    // Before its disk goes.
+    pacer.kill();
 }

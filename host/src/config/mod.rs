@@ -17,6 +17,7 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 pub(crate) use credential::basic;
@@ -55,6 +56,8 @@ pub struct Server {
     pub owner: String,
     /// How long a shutdown waits for work in flight.
     pub shutdown_grace: Duration,
+    /// Whose word is taken for where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 #[derive(Debug)]
@@ -298,6 +301,7 @@ pub(crate) fn fixture(projects: Vec<Arc<Project>>) -> Config {
             public_url: "http://127.0.0.1:3000".to_owned(),
             owner: "app-1".to_owned(),
             shutdown_grace: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
         },
         github: GitHub {
             app_id: 1,

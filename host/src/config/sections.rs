@@ -1,6 +1,12 @@
 //! The sections that are about pacer itself: `server`, `database`, `plugins`, `auth`, `retention`, `telemetry`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 use secrecy::ExposeSecret;
 
@@ -13,7 +19,7 @@ use crate::routing::shown;
 
 pub(super) const ROOT: &[&str] =
     &["server", "github", "database", "plugins", "backends", "projects", "auth", "retention", "telemetry"];
-pub(super) const SERVER: &[&str] = &["addr", "public_url", "owner", "shutdown_grace"];
+pub(super) const SERVER: &[&str] = &["addr", "public_url", "owner", "shutdown_grace", "trusted_proxies"];
 pub(super) const DATABASE: &[&str] = &["url"];
 pub(super) const PLUGINS: &[&str] = &["dir", "cache_dir", "limits"];
 pub(super) const LIMITS: &[&str] =
@@ -64,7 +70,26 @@ pub(super) fn server(root: &Section<'_, '_>, reader: &Reader<'_>, app_id: Option
         }),
     };
     let shutdown_grace = section.duration_or("shutdown_grace", Duration::from_secs(30));
-    Some(Server { addr: addr?, public_url: public_url?, owner: owner?, shutdown_grace: shutdown_grace? })
+    let proxies = section.get("trusted_proxies").map_or_else(Vec::new, |list| list.items());
+    let proxies: Vec<_> = proxies.iter().map(network).collect();
+    Some(Server {
+        addr: addr?,
+        public_url: public_url?,
+        owner: owner?,
+        shutdown_grace: shutdown_grace?,
+        trusted_proxies: proxies.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+/// An address, or a network in CIDR notation.
+fn network(value: &Value<'_, '_>) -> Option<IpNet> {
+    let text = value.text()?;
+    let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+    if network.is_err() {
+        let what = format!("is `{}`, neither an address nor a network", shown(text));
+        value.problem(what, "write for instance `10.0.0.7` or `10.0.0.0/8`");
+    }
+    network.ok()
 }
 
 /// An `http` or `https` address without query or trailing slash.

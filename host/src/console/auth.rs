@@ -125,11 +125,25 @@ pub fn safe_next(next: &str) -> &str {
     if ours { next } else { "/jobs" }
 }
 
-/// Where the connection comes from. Forwarded headers are not believed: anybody can write them.
-pub fn client_address(extensions: &http::Extensions) -> IpAddr {
-    extensions
+/// Where a request comes from. What `X-Forwarded-For` says counts only as far as trusted proxies wrote it: each adds
+/// whom it heard from at the end, so the last one that is none of them is the client. Anybody can write the rest.
+pub fn client_address(config: &Config, extensions: &http::Extensions, headers: &HeaderMap) -> IpAddr {
+    let peer = extensions
         .get::<ConnectInfo<SocketAddr>>()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip())
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip().to_canonical());
+    let trusted = |address: &IpAddr| config.server.trusted_proxies.iter().any(|network| network.contains(address));
+    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
+    let mut client = peer;
+    for heard in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        if !trusted(&client) {
+            break;
+        }
+        match heard.trim().parse::<IpAddr>() {
+            Ok(address) => client = address.to_canonical(),
+            Err(_) => break,
+        }
+    }
+    client
 }
 
 fn credential<'a>(config: &Config, headers: &'a HeaderMap) -> Option<Credential<'a>> {

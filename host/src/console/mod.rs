@@ -1,6 +1,6 @@
 //! What people and programs look at: the pages, the API, the stream of changes, health and metrics.
 //!
-//! It only reads, and only through the traits of `read`. Every route is in one table with who may use it: what is
+//! It only reads, but for its own entries in the audit, and only through the traits of `read`. Every route is in one table with who may use it: what is
 //! not listed as public asks for credentials, the answer for unknown paths included. All answers carry the security
 //! headers. No rule of the fleet lives here.
 
@@ -19,24 +19,25 @@ mod shapes;
 mod tests;
 mod throttle;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Redirect, Response},
     routing::{MethodRouter, get, post},
 };
+use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub use auth::Actor;
 pub use error::ApiError;
 pub use read::{
-    Answer, BackendStatus, BackendView, Explain, Explanation, GrantView, HealthView, LatencyView, Part, Read, Readiness,
+    Answer, Audit, BackendStatus, BackendView, Explain, Explanation, GrantView, HealthView, LatencyView, Part, Read,
+    Readiness,
 };
 
 use crate::{clock::SharedClock, config::Config, store::StoreError, telemetry};
@@ -51,6 +52,7 @@ const MAX_BODY: usize = 16 * 1024;
 pub struct State {
     pub config: Arc<ArcSwap<Config>>,
     pub read: Arc<dyn Read>,
+    pub audit: Arc<dyn Audit>,
     pub backends: Arc<dyn BackendStatus>,
     pub readiness: Arc<dyn Readiness>,
     pub explain: Arc<dyn Explain>,
@@ -65,6 +67,7 @@ pub struct State {
 /// The sources of a [`State`].
 pub struct Sources {
     pub read: Arc<dyn Read>,
+    pub audit: Arc<dyn Audit>,
     pub backends: Arc<dyn BackendStatus>,
     pub readiness: Arc<dyn Readiness>,
     pub explain: Arc<dyn Explain>,
@@ -78,10 +81,11 @@ impl State {
         clock: SharedClock,
         shutdown: CancellationToken,
     ) -> Self {
-        let Sources { read, backends, readiness, explain } = sources;
+        let Sources { read, audit, backends, readiness, explain } = sources;
         Self {
             config,
             read,
+            audit,
             backends,
             readiness,
             explain,
@@ -161,7 +165,7 @@ pub fn router(state: State) -> Router {
     let closed = closed.layer(from_fn_with_state(state.clone(), session::require));
     public
         .merge(closed)
-        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(contain_panics))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(state.clone(), headers::secure))
         .layer(from_fn(telemetry::access_log))
@@ -190,7 +194,19 @@ async fn unknown(request: Request) -> Response {
     }
 }
 
-fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!("a console request panicked; this is a bug in pacer");
-    ApiError::internal().into_response()
+/// A request that panics is answered, in the words that its client understands; the others do not notice.
+async fn contain_panics(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let json = wants_json(&parts);
+    match AssertUnwindSafe(next.run(Request::from_parts(parts, body))).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!("a console request panicked; this is a bug in pacer");
+            if json {
+                ApiError::internal().into_response()
+            } else {
+                error::PageError(ApiError::internal()).into_response()
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What the console needs from the rest of the program, and nothing more of it.
 //!
-//! The console only reads. Each trait is one source it reads from; a deadline around every call is the console's.
+//! The console only reads, but for its own entries in the audit. Each trait is one source it reads from; a deadline around every call is the console's.
 
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -39,6 +39,11 @@ pub trait Read: Send + Sync {
     fn subscribe(&self) -> broadcast::Receiver<Arc<[Changed]>>;
 }
 
+/// The one thing the console writes: who did what.
+pub trait Audit: Send + Sync {
+    fn record(&self, entry: AuditEntry) -> Answer<'_, ()>;
+}
+
 /// A backend of the configuration and how it does.
 #[derive(Debug, Clone, Serialize)]
 pub struct BackendView {
@@ -65,7 +70,7 @@ pub struct GrantView {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct HealthView {
-    /// `ok`, `degraded` or `down`.
+    /// `loading`, `ok`, `degraded` or `down`.
     pub status: &'static str,
     pub reason: Option<String>,
 }

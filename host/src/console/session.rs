@@ -1,5 +1,7 @@
 //! The door: the check before every closed route, and the form that opens a session.
 
+use std::net::IpAddr;
+
 use axum::{
     Form,
     extract::{Query, Request, State as Extract},
@@ -14,14 +16,14 @@ use super::{
     error::{ApiError, PageError},
     pages,
 };
-use crate::config::Auth;
+use crate::{config::Auth, store::AuditEntry};
 
 /// Lets a request of somebody known through, with the [`auth::Actor`] in its extensions.
 pub async fn require(Extract(state): Extract<State>, mut request: Request, next: Next) -> Response {
     let config = state.config.load_full();
     let path = request.uri().path();
     let program = path.starts_with("/api/") || path == "/metrics" || request.headers().contains_key("authorization");
-    let address = auth::client_address(request.extensions());
+    let address = auth::client_address(&config, request.extensions(), request.headers());
     let who = auth::authenticate(&config, &state.throttle, request.headers(), address, state.clock.now());
     match who {
         Ok(Some(actor)) => {
@@ -81,14 +83,16 @@ pub async fn sign_in(
     if !auth::from_here(&config, &headers) {
         return foreign().into_response();
     }
-    let address = auth::client_address(&extensions);
+    let address = auth::client_address(&config, &extensions, &headers);
     let now = state.clock.now();
     match auth::try_token(token, &state.throttle, form.token.trim(), address, now) {
         Ok(true) => {
             tracing::info!(client.address = %address, "somebody signed in from {address}");
+            audit(&state, auth::Actor::Token.as_str(), "audit.session.opened", address).await;
             with_cookie(Redirect::to(next), &auth::open_session(&config, token, now))
         }
         Ok(false) => {
+            audit(&state, "unknown", "audit.session.refused", address).await;
             let page = pages::sign_in::page(next, Some("This is not the token."));
             (StatusCode::UNAUTHORIZED, page).into_response()
         }
@@ -97,6 +101,15 @@ pub async fn sign_in(
             let page = pages::sign_in::page(next, Some(&format!("Too many wrong tokens. Try again in {wait} s.")));
             (error.status, [(header::RETRY_AFTER, wait)], page).into_response()
         }
+    }
+}
+
+/// Kept for whoever looks at who came and went. A database that cannot be written must not keep people from looking.
+async fn audit(state: &State, actor: &str, action: &str, address: IpAddr) {
+    let (actor, action, subject) = (actor.to_owned(), action.to_owned(), address.to_string());
+    let entry = AuditEntry { at: state.clock.now(), actor, action, subject, detail: None };
+    if let Err(error) = state.within(state.audit.record(entry)).await {
+        tracing::warn!(client.address = %address, ?error, "a sign-in could not be audited");
     }
 }
 

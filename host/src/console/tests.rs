@@ -44,6 +44,7 @@ impl Clock for FixedClock {
 struct Memory {
     jobs: Vec<Job>,
     runners: Vec<Runner>,
+    audit: Arc<Mutex<Vec<AuditEntry>>>,
     changes: broadcast::Sender<Arc<[Changed]>>,
 }
 
@@ -64,6 +65,7 @@ impl Read for Memory {
         ready(page(self.jobs.iter().filter(fits).cloned().collect(), cursor, limit)).boxed()
     }
     fn job(&self, key: JobKey) -> Answer<'_, Option<Job>> {
+        assert_ne!(key.id, PANICS, "as a fault of ours would");
         ready(Ok(self.jobs.iter().find(|job| job.key == key).cloned())).boxed()
     }
     fn latest_attempt(&self, id: i64) -> Answer<'_, Option<Job>> {
@@ -113,6 +115,13 @@ impl Read for Memory {
     }
 }
 
+impl Audit for Memory {
+    fn record(&self, entry: AuditEntry) -> Answer<'_, ()> {
+        self.audit.lock().unwrap().push(entry);
+        ready(Ok(())).boxed()
+    }
+}
+
 struct Others;
 
 impl BackendStatus for Others {
@@ -147,6 +156,8 @@ impl Explain for Others {
     }
 }
 
+/// The job that nobody can ask for.
+const PANICS: i64 = 666;
 const HOSTILE: &str = "<script>alert(1)</script>\u{202e}\u{1b}[31m";
 
 fn at(second: i64) -> Timestamp {
@@ -225,6 +236,7 @@ fn config(auth: Auth, public_url: &str) -> Config {
             public_url: public_url.into(),
             owner: "app-1".into(),
             shutdown_grace: Duration::from_secs(1),
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         },
         github: config::GitHub {
             app_id: 1,
@@ -252,6 +264,7 @@ fn config(auth: Auth, public_url: &str) -> Config {
 struct Console {
     router: Router,
     clock: Arc<FixedClock>,
+    audit: Arc<Mutex<Vec<AuditEntry>>>,
     changes: broadcast::Sender<Arc<[Changed]>>,
     shutdown: CancellationToken,
 }
@@ -261,9 +274,12 @@ impl Console {
         let changes = broadcast::Sender::new(4);
         let clock = Arc::new(FixedClock(Mutex::new(at(0))));
         let shutdown = CancellationToken::new();
-        let read = Memory { jobs: (0..18).map(job).collect(), runners: vec![runner()], changes: changes.clone() };
+        let (jobs, audit) = ((0..18).map(job).collect(), Arc::default());
+        let memory =
+            Arc::new(Memory { jobs, runners: vec![runner()], audit: Arc::clone(&audit), changes: changes.clone() });
         let sources = Sources {
-            read: Arc::new(read),
+            read: memory.clone(),
+            audit: memory,
             backends: Arc::new(Others),
             readiness: Arc::new(Others),
             explain: Arc::new(Others),
@@ -271,7 +287,7 @@ impl Console {
         let config = Arc::new(ArcSwap::from_pointee(config(auth, public_url)));
         let metrics = telemetry::Metrics::detached().unwrap();
         let state = State::new(config, sources, metrics, clock.clone(), shutdown.clone());
-        Self { router: router(state), clock, changes, shutdown }
+        Self { router: router(state), clock, audit, changes, shutdown }
     }
 
     fn closed() -> Self {
@@ -575,4 +591,52 @@ async fn assets_are_cached_by_their_digest() {
     let tag = header_of(&response, header::ETAG).to_owned();
     let again = console.get(assets::css_address(), &[("if-none-match", &tag)]).await;
     assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_in_the_words_of_its_client() {
+    let console = Console::open();
+    let page = console.get(&format!("/jobs/{PANICS}-1"), &[("accept", "text/html")]).await;
+    assert_eq!(page.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(header_of(&page, header::CONTENT_SECURITY_POLICY).starts_with("default-src"));
+    let page = text(page).await;
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("log says why"), "{page}");
+    let (status, answer) = console.json(&format!("/api/v1/jobs/{PANICS}-1")).await;
+    assert_eq!((status, answer["error"]["code"].as_str()), (StatusCode::INTERNAL_SERVER_ERROR, Some("internal")));
+    assert_eq!(console.get("/healthz", &[]).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_comes_in_is_audited_and_so_is_who_does_not() {
+    let console = Console::closed();
+    console.sign_in("wrong", "/jobs").await;
+    console.sign_in(TOKEN, "/jobs").await;
+    let audit = console.audit.lock().unwrap();
+    let rows: Vec<_> =
+        audit.iter().map(|row| (row.actor.as_str(), row.action.as_str(), row.subject.as_str())).collect();
+    assert_eq!(
+        rows,
+        [("unknown", "audit.session.refused", "192.0.2.1"), ("token", "audit.session.opened", "192.0.2.1")]
+    );
+}
+
+#[test]
+fn only_trusted_proxies_say_where_a_request_comes_from() {
+    let config = config(Auth::Disabled, "http://127.0.0.1:3000");
+    let from = |peer: &str, forwarded: &[&'static str]| {
+        let mut extensions = http::Extensions::new();
+        extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 4000)));
+        let mut headers = http::HeaderMap::new();
+        for line in forwarded {
+            headers.append("x-forwarded-for", http::HeaderValue::from_static(line));
+        }
+        auth::client_address(&config, &extensions, &headers).to_string()
+    };
+    assert_eq!(from("192.0.2.1", &["198.51.100.1"]), "192.0.2.1", "a stranger's word");
+    assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");
+    assert_eq!(from("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+    assert_eq!(from("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+    assert_eq!(from("10.0.0.1", &["203.0.113.9, 198.51.100.1, 10.0.0.2"]), "198.51.100.1", "what it wrote itself");
+    assert_eq!(from("10.0.0.1", &["203.0.113.9", "198.51.100.1"]), "198.51.100.1");
+    assert_eq!(from("10.0.0.1", &["198.51.100.1, nonsense"]), "10.0.0.1");
 }

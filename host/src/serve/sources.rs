@@ -9,8 +9,8 @@ use crate::{
     clock::SharedClock,
     config::Config,
     console::{
-        Answer, BackendStatus, BackendView, Explain, Explanation, GrantView, HealthView, LatencyView, Part, Read,
-        Readiness, Sources,
+        Answer, Audit, BackendStatus, BackendView, Explain, Explanation, GrantView, HealthView, LatencyView, Part,
+        Read, Readiness, Sources,
     },
     fleet::{
         Fleet, explain,
@@ -19,7 +19,7 @@ use crate::{
     },
     github::GitHubApi,
     plugins,
-    store::{AuditEntry, Changed, DeliveryRecord, EventRow, JobFilter, Page, RunnerFilter, Store},
+    store::{AuditEntry, Changed, DeliveryRecord, EventRow, JobFilter, Op, Page, RunnerFilter, Store},
 };
 
 pub fn sources(
@@ -31,7 +31,8 @@ pub fn sources(
     clock: &SharedClock,
 ) -> Sources {
     Sources {
-        read: Arc::new(StoreRead(store.clone())),
+        read: Arc::new(FromStore(store.clone())),
+        audit: Arc::new(FromStore(store.clone())),
         backends: Arc::new(HostStatus(backends.clone())),
         readiness: Arc::new(Parts { store: store.clone(), backends: backends.clone(), github }),
         explain: Arc::new(Explainer {
@@ -43,9 +44,9 @@ pub fn sources(
     }
 }
 
-struct StoreRead(Store);
+struct FromStore(Store);
 
-impl Read for StoreRead {
+impl Read for FromStore {
     fn jobs<'a>(&'a self, filter: &'a JobFilter, cursor: Option<&'a str>, limit: u32) -> Answer<'a, Page<Job>> {
         self.0.jobs(filter, cursor, limit).boxed()
     }
@@ -100,6 +101,12 @@ impl Read for StoreRead {
     }
 }
 
+impl Audit for FromStore {
+    fn record(&self, entry: AuditEntry) -> Answer<'_, ()> {
+        async { self.0.write(vec![Op::Audit(entry)]).await.map(drop) }.boxed()
+    }
+}
+
 struct Parts {
     store: Store,
     backends: Arc<plugins::Host>,
@@ -118,7 +125,8 @@ impl Readiness for Parts {
             let mut parts = vec![part("database", database), part("github", github)];
             parts.extend(HostStatus(self.backends.clone()).backends().into_iter().map(|backend| {
                 let reason = backend.health.reason.unwrap_or_else(|| backend.health.status.to_owned());
-                let outcome = if backend.health.status == "down" { Err(reason) } else { Ok(()) };
+                let works = matches!(backend.health.status, "ok" | "degraded");
+                let outcome = if works { Ok(()) } else { Err(reason) };
                 part(format!("backend {}", backend.name), outcome)
             }));
             parts
@@ -159,7 +167,7 @@ impl BackendStatus for HostStatus {
 fn view(backend: plugins::BackendStatus) -> BackendView {
     let (status, reason) = match backend.health {
         plugins::Health::Ok => ("ok", None),
-        plugins::Health::Loading => ("degraded", Some("it is loading".to_owned())),
+        plugins::Health::Loading => ("loading", Some("it is being loaded".to_owned())),
         plugins::Health::Degraded(reason) => ("degraded", Some(reason)),
         plugins::Health::Down(reason) => ("down", Some(reason)),
     };

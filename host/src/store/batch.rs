@@ -1,6 +1,6 @@
 //! One transaction's worth of ops: load what they touch, apply them in memory in order, write what became of it.
 //!
-//! The number of statements does not depend on the number of ops, only on the tables they touch.
+//! That takes two trips to the database for up to [`MAX_ROWS`] rows of each table: begin and load, write and commit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,12 +9,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     AuditEntry, Changed, Ingest, IngestResult, Op, OpOutcome,
+    bulk::{MAX_ROWS, Script, Size, part},
     history::{self, Delivery},
-    jobs, runners,
+    jobs,
+    row::foreign,
+    runners,
 };
 use crate::fleet::{
     job::{self, Event, Job, JobKey},
@@ -28,12 +31,54 @@ pub struct Written {
     pub changed: Arc<[Changed]>,
 }
 
-/// Applies the ops of several calls, in order, in the transaction that is open on the connection.
-pub async fn write(connection: &mut SqliteConnection, calls: &[&[Op]], now: Timestamp) -> Result<Written, sqlx::Error> {
+/// Applies the ops of several calls, in order, in a transaction of their own. After an error the connection is of no use.
+pub async fn commit(
+    connection: &mut SqliteConnection,
+    calls: &[&[Op]],
+    now: Timestamp,
+) -> Result<Written, sqlx::Error> {
     let mut batch = Batch::load(connection, calls, now).await?;
     let outcomes = calls.iter().map(|ops| ops.iter().map(|op| batch.apply(op)).collect()).collect();
     batch.save(connection).await?;
     Ok(Written { outcomes, changed: batch.into_changed() })
+}
+
+pub const BEGIN: &str = "BEGIN IMMEDIATE";
+pub const COMMIT: &str = "COMMIT";
+
+/// How many scripts lists of these lengths need: one at least, which opens or ends the transaction.
+fn rounds(lengths: &[usize]) -> usize {
+    lengths.iter().max().map_or(1, |longest| longest.div_ceil(MAX_ROWS).max(1))
+}
+
+fn size(lengths: &[usize]) -> Size {
+    Size::of(lengths.iter().max().copied().unwrap_or_default())
+}
+
+/// The rows that the batch touches, as they are before it.
+#[derive(Default)]
+struct Loaded {
+    jobs: HashMap<JobKey, Job>,
+    runners: HashMap<RunnerName, Runner>,
+    guids: HashSet<String>,
+}
+
+impl Loaded {
+    fn take(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
+        match row.len() {
+            jobs::LOADED => {
+                let job = jobs::read(row)?;
+                self.jobs.insert(job.key, job);
+            }
+            runners::LOADED => {
+                let runner = runners::read(row)?;
+                self.runners.insert(runner.name.clone(), runner);
+            }
+            history::GUID_LOADED => drop(self.guids.insert(row.try_get(0)?)),
+            _ => return Err(foreign("a row of the batch")),
+        }
+        Ok(())
+    }
 }
 
 /// A row of the batch: as it was loaded, as it is now.
@@ -112,11 +157,26 @@ impl<'a> Batch<'a> {
         let keys: Vec<_> = keys.into_iter().collect();
         let names: Vec<_> = names.into_iter().collect();
         let guids: Vec<_> = guids.into_iter().collect();
+        let mut loaded = Loaded::default();
+        for round in 0..rounds(&[keys.len(), names.len(), guids.len()]) {
+            let (keys, names, guids) = (part(&keys, round), part(&names, round), part(&guids, round));
+            let size = size(&[keys.len(), names.len(), guids.len()]);
+            let mut script = Script::default();
+            if round == 0 {
+                script.statement(BEGIN);
+            }
+            jobs::load(&mut script, size, keys);
+            runners::load(&mut script, size, names);
+            history::load_guids(&mut script, size, guids);
+            for row in script.fetch(connection).await? {
+                loaded.take(&row)?;
+            }
+        }
         Ok(Self {
             now,
-            jobs: Rows::new(jobs::load(connection, &keys).await?),
-            runners: Rows::new(runners::load(connection, &names).await?),
-            guids: history::known_guids(connection, &guids).await?,
+            jobs: Rows::new(loaded.jobs),
+            runners: Rows::new(loaded.runners),
+            guids: loaded.guids,
             deliveries: Vec::new(),
             events: Vec::new(),
             audit: Vec::new(),
@@ -196,23 +256,44 @@ impl<'a> Batch<'a> {
         result
     }
 
+    /// Writes what changed and commits.
     async fn save(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let place = |job: &Job| (job.project.clone(), job.pool.clone());
         let (reassigned, course): (Vec<_>, Vec<_>) =
             self.jobs.changed().partition(|(before, now)| before.is_none_or(|before| place(before) != place(now)));
         let reassigned: Vec<&Job> = reassigned.into_iter().map(|(_, job)| job).collect();
         let course: Vec<&Job> = course.into_iter().map(|(_, job)| job).collect();
-        jobs::save(connection, &reassigned, true).await?;
-        jobs::save(connection, &course, false).await?;
-        let changed: Vec<&Runner> = self.runners.changed().map(|(_, runner)| runner).collect();
-        runners::save(connection, &changed).await?;
-        history::save_events(connection, &self.events).await?;
-        history::save_deliveries(connection, &self.deliveries).await?;
-        history::save_audit(connection, &self.audit).await?;
+        let runners: Vec<&Runner> = self.runners.changed().map(|(_, runner)| runner).collect();
         for op in &self.pauses {
             if let Op::Pause { project, pool, pause } = op {
                 history::save_pause(connection, project, pool, pause.as_ref()).await?;
             }
+        }
+        let rounds = rounds(&[
+            reassigned.len(),
+            course.len(),
+            runners.len(),
+            self.events.len(),
+            self.deliveries.len(),
+            self.audit.len(),
+        ]);
+        for round in 0..rounds {
+            let (reassigned, course, runners) = (part(&reassigned, round), part(&course, round), part(&runners, round));
+            let (events, deliveries) = (part(&self.events, round), part(&self.deliveries, round));
+            let audit = part(&self.audit, round);
+            let size =
+                size(&[reassigned.len(), course.len(), runners.len(), events.len(), deliveries.len(), audit.len()]);
+            let mut script = Script::default();
+            jobs::save(&mut script, size, reassigned, true);
+            jobs::save(&mut script, size, course, false);
+            runners::save(&mut script, size, runners);
+            history::save_events(&mut script, size, events);
+            history::save_deliveries(&mut script, size, deliveries);
+            history::save_audit(&mut script, size, audit);
+            if round + 1 == rounds {
+                script.statement(COMMIT);
+            }
+            script.execute(connection).await?;
         }
         Ok(())
     }

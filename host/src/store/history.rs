@@ -1,12 +1,10 @@
 //! The tables of what happened: events, deliveries, audit; and the small ones: pauses, meta.
 
-use std::collections::HashSet;
-
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     AuditEntry, DeliveryRecord, EventRow, Ingest, IngestResult, Page, Pause,
-    bulk::Bulk,
+    bulk::{Bulk, Script, Size, insert_head, insert_tail},
     row::{Columns, millis},
     runners::job_key,
 };
@@ -19,30 +17,25 @@ use crate::{
 };
 
 static SAVE_EVENTS: Bulk =
-    Bulk::new("INSERT INTO events (at, job_id, job_attempt, runner, kind, detail) VALUES", 6, "");
+    Bulk::new(insert_head!("events", "at, job_id, job_attempt, runner, kind, detail"), 6, insert_tail!());
 static LOAD_GUIDS: Bulk = Bulk::new("SELECT guid FROM deliveries WHERE guid IN (VALUES", 1, ")");
 static SAVE_DELIVERIES: Bulk = Bulk::new(
-    "INSERT INTO deliveries (guid, received_at, event, action, result, reason, job_id, job_attempt, source) VALUES",
+    insert_head!("deliveries", "guid, received_at, event, action, result, reason, job_id, job_attempt, source"),
     9,
-    "",
+    insert_tail!(),
 );
-static SAVE_AUDIT: Bulk = Bulk::new("INSERT INTO audit (at, actor, action, subject, detail) VALUES", 5, "");
+static SAVE_AUDIT: Bulk = Bulk::new(insert_head!("audit", "at, actor, action, subject, detail"), 5, insert_tail!());
 
-pub async fn save_events(connection: &mut SqliteConnection, events: &[Event]) -> Result<(), sqlx::Error> {
-    for (text, events) in SAVE_EVENTS.chunks(events) {
-        let mut query = sqlx::query(text);
-        for event in events {
-            query = query
-                .bind(millis(event.at))
-                .bind(event.job.map(|job| job.id))
-                .bind(event.job.map(|job| job.attempt))
-                .bind(event.runner.as_ref().map(|runner| runner.as_str()))
-                .bind(event.kind)
-                .bind(event.detail.as_deref());
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
+pub fn save_events(script: &mut Script, size: Size, events: &[Event]) {
+    script.rows(&SAVE_EVENTS, size, events, |event, values| {
+        values
+            .add(millis(event.at))
+            .add(event.job.map(|job| job.id))
+            .add(event.job.map(|job| job.attempt))
+            .add(event.runner.as_ref().map(|runner| runner.as_str()))
+            .add(event.kind)
+            .add(event.detail.as_deref());
+    });
 }
 
 pub async fn events_of_job(connection: &mut SqliteConnection, job: JobKey) -> Result<Vec<EventRow>, sqlx::Error> {
@@ -82,16 +75,14 @@ fn read_event(row: &SqliteRow) -> Result<EventRow, sqlx::Error> {
     })
 }
 
-pub async fn known_guids(connection: &mut SqliteConnection, guids: &[&str]) -> Result<HashSet<String>, sqlx::Error> {
-    let mut known = HashSet::new();
-    for (text, guids) in LOAD_GUIDS.padded(guids) {
-        let mut query = sqlx::query_scalar(text);
-        for guid in guids {
-            query = query.bind(*guid);
-        }
-        known.extend(query.fetch_all(&mut *connection).await?);
-    }
-    Ok(known)
+/// The columns of a row that [`load_guids`] answers with; no other row of a script has so few.
+pub const GUID_LOADED: usize = 1;
+
+/// Asks which of these deliveries are known.
+pub fn load_guids(script: &mut Script, size: Size, guids: &[&str]) {
+    script.rows(&LOAD_GUIDS, size, guids, |guid, values| {
+        values.add(*guid);
+    });
 }
 
 /// A delivery and what became of it.
@@ -100,35 +91,27 @@ pub struct Delivery<'a> {
     pub result: IngestResult,
 }
 
-pub async fn save_deliveries(
-    connection: &mut SqliteConnection,
-    deliveries: &[Delivery<'_>],
-) -> Result<(), sqlx::Error> {
-    for (text, deliveries) in SAVE_DELIVERIES.chunks(deliveries) {
-        let mut query = sqlx::query(text);
-        for Delivery { ingest, result } in deliveries {
-            let (word, job, reason) = match result {
-                IngestResult::Enqueued(job, _) => ("enqueued", Some(*job), None),
-                IngestResult::Updated(job, _) => ("updated", Some(*job), None),
-                IngestResult::Unmatched(job, reason) => ("unmatched", Some(*job), Some(reason.as_str())),
-                IngestResult::Ignored(_) if ingest.event == "ping" => ("pong", None, None),
-                IngestResult::Ignored(reason) => ("ignored", None, Some(reason.as_str())),
-                IngestResult::Duplicate => ("duplicate", None, None),
-            };
-            query = query
-                .bind(ingest.guid.as_deref())
-                .bind(millis(ingest.received_at))
-                .bind(ingest.event.as_str())
-                .bind(ingest.action.as_str())
-                .bind(word)
-                .bind(reason)
-                .bind(job.map(|job| job.id))
-                .bind(job.map(|job| job.attempt))
-                .bind(ingest.source);
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
+pub fn save_deliveries(script: &mut Script, size: Size, deliveries: &[Delivery<'_>]) {
+    script.rows(&SAVE_DELIVERIES, size, deliveries, |Delivery { ingest, result }, values| {
+        let (word, job, reason) = match result {
+            IngestResult::Enqueued(job, _) => ("enqueued", Some(*job), None),
+            IngestResult::Updated(job, _) => ("updated", Some(*job), None),
+            IngestResult::Unmatched(job, reason) => ("unmatched", Some(*job), Some(reason.as_str())),
+            IngestResult::Ignored(_) if ingest.event == "ping" => ("pong", None, None),
+            IngestResult::Ignored(reason) => ("ignored", None, Some(reason.as_str())),
+            IngestResult::Duplicate => ("duplicate", None, None),
+        };
+        values
+            .add(ingest.guid.as_deref())
+            .add(millis(ingest.received_at))
+            .add(ingest.event.as_str())
+            .add(ingest.action.as_str())
+            .add(word)
+            .add(reason)
+            .add(job.map(|job| job.id))
+            .add(job.map(|job| job.attempt))
+            .add(ingest.source);
+    });
 }
 
 /// Newest first, from before `before` on.
@@ -159,20 +142,15 @@ pub async fn deliveries(
     })
 }
 
-pub async fn save_audit(connection: &mut SqliteConnection, entries: &[AuditEntry]) -> Result<(), sqlx::Error> {
-    for (text, entries) in SAVE_AUDIT.chunks(entries) {
-        let mut query = sqlx::query(text);
-        for entry in entries {
-            query = query
-                .bind(millis(entry.at))
-                .bind(entry.actor.as_str())
-                .bind(entry.action.as_str())
-                .bind(entry.subject.as_str())
-                .bind(entry.detail.as_deref());
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
+pub fn save_audit(script: &mut Script, size: Size, entries: &[AuditEntry]) {
+    script.rows(&SAVE_AUDIT, size, entries, |entry, values| {
+        values
+            .add(millis(entry.at))
+            .add(entry.actor.as_str())
+            .add(entry.action.as_str())
+            .add(entry.subject.as_str())
+            .add(entry.detail.as_deref());
+    });
 }
 
 /// Newest first, from before `before` on.

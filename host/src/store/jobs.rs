@@ -1,12 +1,10 @@
 //! The table of jobs.
 
-use std::collections::HashMap;
-
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     JobFilter, Page, StoreError,
-    bulk::Bulk,
+    bulk::{Bulk, Script, Size, insert_head, insert_tail},
     row::{Columns, foreign, millis, optional_millis},
 };
 use crate::fleet::job::{Job, JobKey, JobStatus};
@@ -42,64 +40,57 @@ macro_rules! course {
 }
 
 const COLUMNS: &str = columns!();
-const INSERT: &str = concat!("INSERT INTO jobs (", columns!(), ", repo_key) VALUES");
+const INSERT: &str = insert_head!("jobs", concat!(columns!(), ", repo_key"));
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM jobs WHERE (id, attempt) IN (VALUES"), 2, ")");
-static SAVE: Bulk = Bulk::new(INSERT, 25, concat!(course!(), ", project = excluded.project, pool = excluded.pool"));
+static SAVE: Bulk =
+    Bulk::new(INSERT, 25, insert_tail!(concat!(course!(), ", project = excluded.project, pool = excluded.pool")));
 /// Leaves out what is indexed and has not changed: SQLite rewrites an index for every column that is named.
-static SAVE_COURSE: Bulk = Bulk::new(INSERT, 25, course!());
+static SAVE_COURSE: Bulk = Bulk::new(INSERT, 25, insert_tail!(course!()));
 
-pub async fn load(connection: &mut SqliteConnection, keys: &[JobKey]) -> Result<HashMap<JobKey, Job>, sqlx::Error> {
-    let mut found = HashMap::with_capacity(keys.len());
-    for (text, keys) in LOAD.padded(keys) {
-        let mut query = sqlx::query(text);
-        for key in keys {
-            query = query.bind(key.id).bind(key.attempt);
-        }
-        for row in query.fetch_all(&mut *connection).await? {
-            let job = read(&row)?;
-            found.insert(job.key, job);
-        }
-    }
-    Ok(found)
+/// The columns of a row that [`load`] answers with; no other row of a script has so many.
+pub const LOADED: usize = 24;
+
+/// Asks for the rows with these keys.
+pub fn load(script: &mut Script, size: Size, keys: &[JobKey]) {
+    script.rows(&LOAD, size, keys, |key, values| {
+        values.add(key.id).add(key.attempt);
+    });
 }
 
 /// Writes the rows as they are now; `reassigned` ones are new or have another project or pool than before.
-pub async fn save(connection: &mut SqliteConnection, jobs: &[&Job], reassigned: bool) -> Result<(), sqlx::Error> {
-    let bulk = if reassigned { &SAVE } else { &SAVE_COURSE };
-    for (text, jobs) in bulk.chunks(jobs) {
-        let mut query = sqlx::query(text);
-        for job in jobs {
-            let labels = serde_json::to_string(&job.labels).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-            query = query
-                .bind(job.key.id)
-                .bind(job.key.attempt)
-                .bind(job.run_id)
-                .bind(job.repo.as_str())
-                .bind(job.installation_id)
-                .bind(job.name.as_str())
-                .bind(job.workflow.as_deref())
-                .bind(job.branch.as_deref())
-                .bind(job.html_url.as_deref())
-                .bind(labels)
-                .bind(job.status.as_str())
-                .bind(job.conclusion.as_deref())
-                .bind(job.project.as_ref().map(|name| name.as_str()))
-                .bind(job.pool.as_ref().map(|name| name.as_str()))
-                .bind(job.runner.as_ref().map(|name| name.as_str()))
-                .bind(job.reason.as_deref())
-                .bind(i64::from(job.losses))
-                .bind(millis(job.received_at))
-                .bind(millis(job.queued_at))
-                .bind(optional_millis(job.claimed_at))
-                .bind(optional_millis(job.starting_at))
-                .bind(optional_millis(job.running_at))
-                .bind(optional_millis(job.completed_at))
-                .bind(millis(job.updated_at))
-                .bind(job.repo.key());
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
+pub fn save(script: &mut Script, size: Size, jobs: &[&Job], reassigned: bool) {
+    script.rows(if reassigned { &SAVE } else { &SAVE_COURSE }, size, jobs, |job, values| {
+        let labels = match serde_json::to_string(&job.labels) {
+            Ok(labels) => labels,
+            Err(error) => return values.fail(sqlx::Error::Encode(Box::new(error))),
+        };
+        values
+            .add(job.key.id)
+            .add(job.key.attempt)
+            .add(job.run_id)
+            .add(job.repo.as_str())
+            .add(job.installation_id)
+            .add(job.name.as_str())
+            .add(job.workflow.as_deref())
+            .add(job.branch.as_deref())
+            .add(job.html_url.as_deref())
+            .add(labels)
+            .add(job.status.as_str())
+            .add(job.conclusion.as_deref())
+            .add(job.project.as_ref().map(|name| name.as_str()))
+            .add(job.pool.as_ref().map(|name| name.as_str()))
+            .add(job.runner.as_ref().map(|name| name.as_str()))
+            .add(job.reason.as_deref())
+            .add(i64::from(job.losses))
+            .add(millis(job.received_at))
+            .add(millis(job.queued_at))
+            .add(optional_millis(job.claimed_at))
+            .add(optional_millis(job.starting_at))
+            .add(optional_millis(job.running_at))
+            .add(optional_millis(job.completed_at))
+            .add(millis(job.updated_at))
+            .add(job.repo.key());
+    });
 }
 
 /// Every job that is not over, oldest first.
@@ -107,6 +98,12 @@ pub async fn active(connection: &mut SqliteConnection) -> Result<Vec<Job>, sqlx:
     const TEXT: &str =
         concat!("SELECT ", columns!(), " FROM jobs WHERE ", active!(), " ORDER BY queued_at, id, attempt");
     sqlx::query(TEXT).fetch_all(connection).await?.iter().map(read).collect()
+}
+
+pub async fn one(connection: &mut SqliteConnection, key: JobKey) -> Result<Option<Job>, sqlx::Error> {
+    let mut script = Script::default();
+    load(&mut script, Size::of(1), &[key]);
+    script.fetch(connection).await?.first().map(read).transpose()
 }
 
 pub async fn latest_attempt(connection: &mut SqliteConnection, id: i64) -> Result<Option<Job>, sqlx::Error> {
@@ -252,7 +249,7 @@ fn parse_cursor(cursor: &str) -> Option<(i64, i64, i64)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-fn read(row: &SqliteRow) -> Result<Job, sqlx::Error> {
+pub fn read(row: &SqliteRow) -> Result<Job, sqlx::Error> {
     let mut row = Columns::new(row);
     Ok(Job {
         key: JobKey { id: row.take()?, attempt: row.number("attempt")? },

@@ -9,6 +9,9 @@ use super::{
     sqlite::{self, Location, known_version},
 };
 
+/// What is wrong with [`DatabaseState::Foreign`], and what to do.
+pub const FOREIGN: &str = "the file is the database of another program; name another file in `database.url`";
+
 /// What is at the place of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseState {
@@ -98,6 +101,10 @@ mod tests {
         let other = directory.path().join("other.db");
         execute(&other, "CREATE TABLE theirs (a)").await;
         assert_eq!(Store::look(&url(&other)).await.unwrap(), DatabaseState::Foreign);
+        let before = std::fs::read(&other).unwrap();
+        let refused = Store::open(&url(&other), Arc::new(SystemClock)).await.unwrap_err().to_string();
+        assert!(refused.contains("other.db") && refused.contains("another program"), "{refused}");
+        assert_eq!(std::fs::read(&other).unwrap(), before, "it is left as it was");
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{clock::SharedClock, config::Retention};
 
-pub use look::DatabaseState;
+pub use look::{DatabaseState, FOREIGN};
 pub use model::{
     Active, AuditEntry, Changed, DeliveryRecord, EventRow, Ingest, IngestResult, JobFilter, Op, OpOutcome, Page, Pause,
     Pruned, RunnerFilter, StoreError,
@@ -78,9 +78,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `sqlite:` and a path for writing: makes the file (mode 0600) and brings its schema up to date.
+    /// Opens `sqlite:` and a path for writing: makes the file (mode 0600) and brings its schema up to date. What another
+    /// program keeps there is left alone.
     pub async fn open(url: &str, clock: SharedClock) -> Result<Self, StoreError> {
         let location = Location::parse(url)?;
+        if Self::look(url).await? == DatabaseState::Foreign {
+            return Err(location.open_error(FOREIGN));
+        }
         location.create().await?;
         let connected = location.writer().await;
         let mut connection = connected.map_err(|error| location.open_error(sqlite::explain(&location.path, &error)))?;

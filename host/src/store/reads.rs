@@ -20,8 +20,7 @@ pub const MAX_PAGE: u32 = 500;
 impl Store {
     pub async fn job(&self, key: JobKey) -> Result<Option<Job>, StoreError> {
         let mut connection = self.reader().await?;
-        let found = jobs::load(&mut connection, &[key]).await;
-        Ok(found.map_err(|error| self.read_error(&error))?.remove(&key))
+        jobs::one(&mut connection, key).await.map_err(|error| self.read_error(&error))
     }
 
     /// The latest attempt of a GitHub job id.
@@ -38,8 +37,7 @@ impl Store {
 
     pub async fn runner(&self, name: &RunnerName) -> Result<Option<Runner>, StoreError> {
         let mut connection = self.reader().await?;
-        let found = runners::load(&mut connection, std::slice::from_ref(name)).await;
-        Ok(found.map_err(|error| self.read_error(&error))?.remove(name))
+        runners::one(&mut connection, name).await.map_err(|error| self.read_error(&error))
     }
 
     /// Newest first.

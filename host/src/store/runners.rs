@@ -1,12 +1,10 @@
 //! The table of runners.
 
-use std::collections::HashMap;
-
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Page, RunnerFilter,
-    bulk::Bulk,
+    bulk::{Bulk, Script, Size, insert_head, insert_tail},
     jobs::ListError,
     row::{Columns, foreign, millis, optional_millis},
 };
@@ -31,64 +29,59 @@ macro_rules! active {
 
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM runners WHERE name IN (VALUES"), 1, ")");
 static SAVE: Bulk = Bulk::new(
-    concat!("INSERT INTO runners (", columns!(), ", repo_key) VALUES"),
+    insert_head!("runners", concat!(columns!(), ", repo_key")),
     19,
-    "ON CONFLICT (name) DO UPDATE SET state = excluded.state, digest = excluded.digest, \
+    insert_tail!(
+        "ON CONFLICT (name) DO UPDATE SET state = excluded.state, digest = excluded.digest, \
      github_runner_id = excluded.github_runner_id, handle = excluded.handle, job_id = excluded.job_id, \
      job_attempt = excluded.job_attempt, state_at = excluded.state_at, deadline = excluded.deadline, \
-     registered_at = excluded.registered_at, busy_at = excluded.busy_at, error = excluded.error",
+     registered_at = excluded.registered_at, busy_at = excluded.busy_at, error = excluded.error"
+    ),
 );
 
-pub async fn load(
-    connection: &mut SqliteConnection,
-    names: &[RunnerName],
-) -> Result<HashMap<RunnerName, Runner>, sqlx::Error> {
-    let mut found = HashMap::with_capacity(names.len());
-    for (text, names) in LOAD.padded(names) {
-        let mut query = sqlx::query(text);
-        for name in names {
-            query = query.bind(name.as_str());
-        }
-        for row in query.fetch_all(&mut *connection).await? {
-            let runner = read(&row)?;
-            found.insert(runner.name.clone(), runner);
-        }
-    }
-    Ok(found)
+/// The columns of a row that [`load`] answers with; no other row of a script has so many.
+pub const LOADED: usize = 18;
+
+/// Asks for the rows with these names.
+pub fn load(script: &mut Script, size: Size, names: &[RunnerName]) {
+    script.rows(&LOAD, size, names, |name, values| {
+        values.add(name.as_str());
+    });
 }
 
-pub async fn save(connection: &mut SqliteConnection, runners: &[&Runner]) -> Result<(), sqlx::Error> {
-    for (text, runners) in SAVE.chunks(runners) {
-        let mut query = sqlx::query(text);
-        for runner in runners {
-            let repo = match &runner.target {
-                Target::Repo(repo) => Some(repo.key()),
-                Target::Org(_) => None,
-            };
-            query = query
-                .bind(runner.name.as_str())
-                .bind(runner.state.as_str())
-                .bind(runner.project.as_str())
-                .bind(runner.pool.as_str())
-                .bind(runner.backend.as_str())
-                .bind(runner.digest.as_deref())
-                .bind(runner.target.to_string())
-                .bind(runner.installation_id)
-                .bind(runner.github_runner_id)
-                .bind(runner.handle.as_deref())
-                .bind(runner.job.map(|job| job.id))
-                .bind(runner.job.map(|job| job.attempt))
-                .bind(millis(runner.created_at))
-                .bind(millis(runner.state_at))
-                .bind(millis(runner.deadline))
-                .bind(optional_millis(runner.registered_at))
-                .bind(optional_millis(runner.busy_at))
-                .bind(runner.error.as_deref())
-                .bind(repo);
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
+pub fn save(script: &mut Script, size: Size, runners: &[&Runner]) {
+    script.rows(&SAVE, size, runners, |runner, values| {
+        let repo = match &runner.target {
+            Target::Repo(repo) => Some(repo.key()),
+            Target::Org(_) => None,
+        };
+        values
+            .add(runner.name.as_str())
+            .add(runner.state.as_str())
+            .add(runner.project.as_str())
+            .add(runner.pool.as_str())
+            .add(runner.backend.as_str())
+            .add(runner.digest.as_deref())
+            .add(runner.target.to_string())
+            .add(runner.installation_id)
+            .add(runner.github_runner_id)
+            .add(runner.handle.as_deref())
+            .add(runner.job.map(|job| job.id))
+            .add(runner.job.map(|job| job.attempt))
+            .add(millis(runner.created_at))
+            .add(millis(runner.state_at))
+            .add(millis(runner.deadline))
+            .add(optional_millis(runner.registered_at))
+            .add(optional_millis(runner.busy_at))
+            .add(runner.error.as_deref())
+            .add(repo);
+    });
+}
+
+pub async fn one(connection: &mut SqliteConnection, name: &RunnerName) -> Result<Option<Runner>, sqlx::Error> {
+    let mut script = Script::default();
+    load(&mut script, Size::of(1), std::slice::from_ref(name));
+    script.fetch(connection).await?.first().map(read).transpose()
 }
 
 /// Every runner that is not over, oldest first.
@@ -142,7 +135,7 @@ pub async fn list(
     Ok(super::page(items, limit, |runner| format!("{}.{}", millis(runner.created_at), runner.name)))
 }
 
-fn read(row: &SqliteRow) -> Result<Runner, sqlx::Error> {
+pub fn read(row: &SqliteRow) -> Result<Runner, sqlx::Error> {
     let mut row = Columns::new(row);
     Ok(Runner {
         name: RunnerName::new(row.take::<String>()?),

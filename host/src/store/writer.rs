@@ -146,9 +146,7 @@ impl Writer {
         let ops: Vec<&[Op]> = calls.iter().map(|(ops, _)| ops.as_slice()).collect();
         let now = whole_millis(self.clock.now());
         let mut connection = self.connect().await?;
-        begin(&mut connection).await?;
-        let written = batch::write(&mut connection, &ops, now).await?;
-        end(&mut connection).await?;
+        let written = batch::commit(&mut connection, &ops, now).await?;
         self.connection = Some(connection);
 
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -192,9 +190,9 @@ impl Writer {
     async fn prune(&mut self, kind: prune::Kind, before: Timestamp) -> Result<u64, StoreError> {
         let write = async {
             let mut connection = self.connect().await?;
-            begin(&mut connection).await?;
+            sqlx::query(batch::BEGIN).execute(&mut connection).await?;
             let count = prune::step(&mut connection, kind, before.as_millisecond()).await?;
-            end(&mut connection).await?;
+            sqlx::query(batch::COMMIT).execute(&mut connection).await?;
             self.connection = Some(connection);
             Ok(count)
         };
@@ -217,14 +215,6 @@ impl Writer {
         let path: &PathBuf = &self.location.path;
         StoreError::Write { reason: sqlite::explain(path, error) }
     }
-}
-
-async fn begin(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("BEGIN IMMEDIATE").execute(connection).await.map(drop)
-}
-
-async fn end(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("COMMIT").execute(connection).await.map(drop)
 }
 
 /// The database keeps milliseconds: what is published is then what a reader finds.

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 
 use super::{Finding, Level, finding};
-use crate::store::{DatabaseState, Store};
+use crate::store::{DatabaseState, FOREIGN, Store};
 
 const SUBJECT: &str = "database";
 
@@ -31,9 +31,7 @@ pub(super) async fn look(url: &str) -> Vec<Finding> {
                  older pacer cannot read it from then on; keep a copy of the file until you are sure"
             ),
         ),
-        DatabaseState::Foreign => {
-            (Level::Error, format!("`{shown}` is the database of another program: name another file in `database.url`"))
-        }
+        DatabaseState::Foreign => (Level::Error, format!("`{shown}`: {FOREIGN}")),
     };
     let mut findings = vec![finding(level, SUBJECT, message)];
     findings.extend(writable(&path, state).map(|message| finding(Level::Error, SUBJECT, message)));

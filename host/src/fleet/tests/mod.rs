@@ -81,6 +81,7 @@ fn around(projects: Vec<Arc<Project>>) -> Config {
             public_url: "http://localhost".to_owned(),
             owner: "app-1".to_owned(),
             shutdown_grace: Duration::from_secs(1),
+            trusted_proxies: Vec::new(),
         },
         github: GitHub {
             app_id: 1,
