@@ -205,6 +205,7 @@ fn instance(surroundings: &ProviderConfig) -> ImdsCredentialsProvider {
     ImdsCredentialsProvider::builder().configure(surroundings).imds_client(client.build()).build()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows; what is not known may pass by itself")]
 fn missing(what: &str, error: &CredentialsError) -> Missing {
     let chain = DisplayErrorContext(error);
     match error {
