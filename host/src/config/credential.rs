@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
@@ -112,11 +113,25 @@ impl Credential {
                 }
                 AwsSource::Profile(_) | AwsSource::Role(_) => Vec::new(),
             },
-            Self::OAuth2(OAuth2 { client_id, client_secret, .. }) => {
-                vec![client_secret.clone(), basic(client_id, client_secret)]
+            Self::OAuth2(oauth @ OAuth2 { client_id, client_secret, .. }) => {
+                vec![client_secret.clone(), basic(client_id, client_secret), oauth.pair()]
             }
         }
     }
+}
+
+impl OAuth2 {
+    /// Name and secret as RFC 6749, section 2.3.1, puts them together.
+    pub(crate) fn pair(&self) -> SecretString {
+        basic(&form_encoded(&self.client_id), &form_encoded(self.client_secret.expose_secret()).into())
+    }
+}
+
+/// As it stands in a form.
+pub(crate) fn form_encoded(text: &str) -> String {
+    /// All but what also stands for itself in a name or a password.
+    const SET: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, SET).to_string()
 }
 
 /// Name and password as HTTP puts them together.

@@ -20,8 +20,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-pub(crate) use credential::basic;
 pub use credential::{AwsRole, AwsSigV4, AwsSource, Credential, OAuth2, OAuth2Url};
+pub(crate) use credential::{basic, form_encoded};
 pub use environment::{Environment, ProcessEnvironment};
 pub use load::load;
 pub use problem::{ConfigError, Problem};

@@ -81,8 +81,8 @@ pub(super) struct Lane {
 pub(super) struct About {
     pub operation: &'static str,
     pub runner: Option<String>,
-    /// Blanked out of everything the component says.
-    pub secrets: Vec<SecretString>,
+    /// Blanked out of everything the component says, beside what the host adds for it to requests.
+    pub secret: Option<SecretString>,
     pub deadline: Duration,
 }
 
@@ -202,7 +202,7 @@ impl Lane {
             about.operation,
             info.operation_id.clone(),
             about.runner.clone(),
-            about.secrets.clone(),
+            about.secret.iter().cloned().collect(),
             self.limits.log_size,
         );
         let cache = locked(&self.cache).clone();

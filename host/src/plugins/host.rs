@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
-    config::{self, Config, Endpoint},
+    config::{self, Config},
     routing::BackendName,
 };
 
@@ -223,9 +223,7 @@ impl Host {
     {
         let slot = self.slot(name)?;
         let loaded = slot.loaded(deadline).await?;
-        let mut secrets = slot.secrets();
-        secrets.extend(secret);
-        let about = About { operation, runner, secrets, deadline };
+        let about = About { operation, runner, secret, deadline };
         let settings = slot.config.settings.to_string();
         slot.lane
             .call(&self.shared, &loaded.linked, about, move |backend, store, info| {
@@ -247,11 +245,11 @@ fn context(info: CallInfo, settings: String) -> wire::Context {
 
 /// Has a component introduce itself.
 pub(super) async fn describe(lane: &Lane, shared: &Shared, linked: &Linked) -> Result<Description, BackendError> {
-    let about = About { operation: "describe", runner: None, secrets: Vec::new(), deadline: DESCRIBE };
+    let about = About { operation: "describe", runner: None, secret: None, deadline: DESCRIBE };
     lane.call(shared, linked, about, |backend, store, _| {
         async move {
-            let description = backend.pacer_backend_provisioner().call_describe(store).await?;
-            Ok(match convert::description(description) {
+            let description = backend.pacer_backend_provisioner().call_describe(&mut *store).await?;
+            Ok(match convert::description(description, |text| store.data().redact(text)) {
                 Ok(description) => Answer::Fine(description),
                 Err(what) => Answer::Nonsense(what),
             })
@@ -307,11 +305,6 @@ impl Slot {
             },
             Ok(Err(_)) | Err(_) => Err(error(ErrorKind::Unavailable, "it is still loading".to_owned())),
         }
-    }
-
-    /// What the host puts on the wire for this backend, and its component must not be able to repeat.
-    fn secrets(&self) -> Vec<SecretString> {
-        self.config.endpoints.values().flat_map(Endpoint::secrets).collect()
     }
 
     fn grants(&self, wanted: &[EndpointRequest]) -> Vec<Grant> {

@@ -144,7 +144,7 @@ mod tests {
         secrets.add("fetched-later".into());
         secrets.add("fetched-later".into());
         assert_eq!(secrets.redact("a fetched-later b"), "a [secret] b");
-        assert_eq!(secrets.all().len(), 4);
+        assert_eq!(secrets.all().iter().filter(|secret| secret.text.expose_secret() == "fetched-later").count(), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod calls;
 mod commands;
 mod compiling;
+mod credentials;
 mod limits;
 mod loading;
 mod network;

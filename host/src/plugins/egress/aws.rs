@@ -33,7 +33,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use jiff::Timestamp;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 use wasmtime_wasi_http::Error as Code;
 
@@ -104,13 +104,20 @@ impl Signer {
             Keys::Provided(fresh) => {
                 let keys = fresh.get(call.deadline).await.map_err(Failure::from)?;
                 // A server may repeat what it was sent.
-                call.hide(keys.secret_access_key().into());
-                keys.session_token().into_iter().for_each(|token| call.hide(token.into()));
+                secrets(&keys).for_each(|secret| call.hide(secret));
                 Credentials::clone(&keys)
             }
         };
         self.sign_with(keys, self.clock.now(), parts, body)
             .map_err(|reason| Failure::denied(format!("the request cannot be signed: {reason}")))
+    }
+
+    /// The secrets that were fetched.
+    pub fn known(&self) -> Vec<SecretString> {
+        match &self.keys {
+            Keys::Given(_) => Vec::new(),
+            Keys::Provided(fresh) => fresh.known().iter().flat_map(|keys| secrets(keys).collect::<Vec<_>>()).collect(),
+        }
     }
 
     fn sign_with(&self, keys: Credentials, now: Timestamp, parts: &mut Parts, body: &[u8]) -> Result<(), String> {
@@ -148,6 +155,10 @@ impl Signer {
         }
         Ok(())
     }
+}
+
+fn secrets(keys: &Credentials) -> impl Iterator<Item = SecretString> {
+    std::iter::once(keys.secret_access_key()).chain(keys.session_token()).map(SecretString::from)
 }
 
 /// Takes out whatever could be taken for a signature.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::timeout_at;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmtime_wasi_http::{Error as Code, WasiBody};
@@ -97,6 +97,15 @@ impl Proof {
                 Self::Token(Bearer::new(oauth, means.clock.clone(), |fetch| means.fresh(fetch), outside)?)
             }
         }))
+    }
+
+    /// The secrets that were fetched for it.
+    pub fn known(&self) -> Vec<SecretString> {
+        match self {
+            Self::Field { .. } => Vec::new(),
+            Self::Token(token) => token.known(),
+            Self::Signature(signer) => signer.known(),
+        }
     }
 
     /// Proves who sends a request, over whatever the component said about that.

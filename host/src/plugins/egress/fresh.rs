@@ -85,6 +85,8 @@ struct Inner<T> {
 
 struct State<T> {
     current: Option<Current<T>>,
+    /// What `current` came in the place of: a server may still repeat it.
+    previous: Option<Arc<T>>,
     failed: Option<(Timestamp, Missing)>,
     under_way: Option<Shared<oneshot::Receiver<()>>>,
 }
@@ -119,7 +121,7 @@ impl<T: Send + Sync + 'static> Fresh<T> {
         tasks: TaskTracker,
         closing: CancellationToken,
     ) -> Self {
-        let state = Mutex::new(State { current: None, failed: None, under_way: None });
+        let state = Mutex::new(State { current: None, previous: None, failed: None, under_way: None });
         Self(Arc::new(Inner { fetch, owner, clock, tasks, closing, state }))
     }
 
@@ -141,6 +143,12 @@ impl<T: Send + Sync + 'static> Fresh<T> {
             (_, Some((_, missing))) => Err(missing.clone()),
             (None, None) => Err(Missing::unavailable("the search for it was broken off")),
         }
+    }
+
+    /// The one it has, and the one before, whether they hold or not.
+    pub fn known(&self) -> Vec<Arc<T>> {
+        let state = self.0.state();
+        state.current.iter().map(|current| &current.value).chain(&state.previous).cloned().collect()
     }
 
     fn look(&self) -> Look<T> {
@@ -209,7 +217,7 @@ impl<T> Inner<T> {
         state.under_way = None;
         match fetched {
             Ok(current) => {
-                state.current = Some(current);
+                state.previous = state.current.replace(current).map(|previous| previous.value);
                 state.failed = None;
             }
             Err(missing) => {
@@ -340,6 +348,7 @@ mod tests {
         fixture.pass(3_591);
         fixture.gate.add_permits(1);
         assert_eq!(fixture.get().await, Ok(3));
+        assert_eq!(fixture.fresh.known().iter().map(|value| **value).collect::<Vec<_>>(), [3, 2]);
     }
 
     #[tokio::test]

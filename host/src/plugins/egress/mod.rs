@@ -32,6 +32,7 @@ use std::{
 
 use ::http::{HeaderValue, Request, Response, uri::PathAndQuery};
 use rustls::pki_types::ServerName;
+use secrecy::SecretString;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
@@ -71,6 +72,8 @@ pub(super) struct Egress {
     backend: BackendName,
     limits: PluginLimits,
     routes: BTreeMap<EndpointName, Arc<Route>>,
+    /// What is put on the wire for the backend, and its component must not be able to repeat.
+    secrets: Vec<SecretString>,
     dialer: Dialer,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -138,6 +141,7 @@ impl Egress {
             backend: backend.name.clone(),
             limits: backend.limits.clone(),
             routes,
+            secrets: backend.endpoints.values().flat_map(Endpoint::secrets).collect(),
             dialer,
             tasks,
             _close: closing.clone().drop_guard(),
@@ -223,6 +227,9 @@ pub(super) struct OpenError {
 impl CallEgress {
     pub fn new(egress: Arc<Egress>, deadline: Instant, log: Arc<CallLog>) -> Self {
         let call = Call::new(egress.backend.clone(), egress.limits.clone(), deadline, log);
+        // What was fetched too: an endpoint may have repeated it in another call, and the component kept it.
+        let fetched = egress.routes.values().filter_map(|route| route.proof.as_ref()).flat_map(Proof::known);
+        egress.secrets.iter().cloned().chain(fetched).for_each(|secret| call.hide(secret));
         Self { egress, call }
     }
 

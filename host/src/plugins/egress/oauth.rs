@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderValue, Request, StatusCode, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
-    config::{self, OAuth2},
+    config::{OAuth2, form_encoded},
     routing::shown,
 };
 
@@ -25,8 +24,6 @@ use crate::{
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// Where a service does not say how long a token lasts: the least that is usual.
 const LASTS: u64 = 300;
-/// What stands for itself in a form, with what stands for itself in names and passwords.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Puts a token into the requests to one endpoint.
 pub(super) struct Bearer(Fresh<HeaderValue>);
@@ -40,16 +37,13 @@ impl Bearer {
         ) -> Fresh<HeaderValue>,
         outside: Outside,
     ) -> Result<Self, &'static str> {
-        let encoded = |text: &str| utf8_percent_encode(text, FORM).to_string();
-        let password: SecretString = encoded(config.client_secret.expose_secret()).into();
-        let pair = config::basic(&encoded(&config.client_id), &password);
-        let mut authorization = HeaderValue::try_from(format!("Basic {}", pair.expose_secret()))
+        let mut authorization = HeaderValue::try_from(format!("Basic {}", config.pair().expose_secret()))
             .map_err(|_| "its `client_secret` fits into no header")?;
         authorization.set_sensitive(true);
         let mut form = "grant_type=client_credentials".to_owned();
         if let Some(scope) = &config.scope {
             form.push_str("&scope=");
-            form.push_str(&encoded(scope));
+            form.push_str(&form_encoded(scope));
         }
         let (uri, form) = (config.token_url.uri().clone(), Bytes::from(form));
         let fetch = move || {
@@ -68,10 +62,18 @@ impl Bearer {
     /// What goes into `Authorization`.
     pub async fn value(&self, call: &Call) -> Result<HeaderValue, Failure> {
         let value = self.0.get(call.deadline).await.map_err(Failure::from)?;
-        let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
-        token.into_iter().for_each(|token| call.hide(token.into()));
+        token(&value).into_iter().for_each(|token| call.hide(token));
         Ok(HeaderValue::clone(&value))
     }
+
+    /// The secrets that were fetched.
+    pub fn known(&self) -> Vec<SecretString> {
+        self.0.known().iter().filter_map(|value| token(value)).collect()
+    }
+}
+
+fn token(value: &HeaderValue) -> Option<SecretString> {
+    Some(value.to_str().ok()?.strip_prefix("Bearer ")?.into())
 }
 
 #[derive(Deserialize)]
