@@ -371,3 +371,6 @@ proptest! {
         let _ = parse(&text, Path::new("c.yaml"), Path::new("/nonexistent/c.yaml"), &env);
     }
 }
+
+#[path = "credential_tests.rs"]
+mod credentials;
