@@ -6,6 +6,7 @@ mod closed_door;
 mod command_line;
 mod containers;
 mod crashes;
+mod credentials;
 mod looks;
 mod main_job;
 mod secrets;
