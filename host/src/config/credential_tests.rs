@@ -1,5 +1,7 @@
 //! Credentials and proxies of endpoints, as they are written.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::{AwsRole, AwsSigV4, AwsSource, Endpoint};
 
@@ -17,24 +19,15 @@ fn endpoint(config: &Config) -> &Endpoint {
     &config.backends[&"b".parse().unwrap()].endpoints[&"e".parse().unwrap()]
 }
 
+/// Of a credential that signs.
 #[track_caller]
 fn aws(keys: &str) -> AwsSource {
-    let config = good(&with(&format!("aws_sigv4: {{ region: eu-west-1, service: ec2, {keys} }}")));
-    match endpoint(&config).credential.as_ref().unwrap() {
-        Credential::AwsSigV4(AwsSigV4 { region, service, source }) => {
-            assert_eq!((region.as_str(), service.as_str()), ("eu-west-1", "ec2"));
-            match source {
-                AwsSource::Keys { access_key_id, secret_access_key, session_token } => AwsSource::Keys {
-                    access_key_id: access_key_id.clone(),
-                    secret_access_key: secret_access_key.clone(),
-                    session_token: session_token.clone(),
-                },
-                AwsSource::Profile(name) => AwsSource::Profile(name.clone()),
-                AwsSource::Role(role) => AwsSource::Role(*role),
-            }
-        }
-        other => panic!("{other:?}"),
-    }
+    let mut config = good(&with(&format!("aws_sigv4: {{ region: eu-west-1, service: ec2, {keys} }}")));
+    let mut backend = Arc::into_inner(config.backends.remove(&"b".parse().unwrap()).unwrap()).unwrap();
+    let endpoint = backend.endpoints.remove(&"e".parse().unwrap()).unwrap();
+    let Some(Credential::AwsSigV4(AwsSigV4 { region, service, source })) = endpoint.credential else { panic!() };
+    assert_eq!((region.as_str(), service.as_str()), ("eu-west-1", "ec2"));
+    source
 }
 
 #[test]
