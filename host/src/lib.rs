@@ -2,8 +2,10 @@
 //!
 //! The parts, in the order a job meets them: [`ingest`] takes a delivery in, [`routing`] finds its pool, [`store`]
 //! keeps it, [`fleet`] decides and acts, [`github`] registers the runner, [`plugins`] runs the backend that makes
-//! the machine, [`console`] shows it. `ARCHITECTURE.md` draws the picture and states what must hold.
+//! the machine, [`bootstrap`] and [`callback`] turn that machine into the runner, [`console`] shows it. `ARCHITECTURE.md` draws the picture and states what must hold.
 
+pub mod bootstrap;
+pub mod callback;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -59,6 +59,13 @@ impl World {
         self.bare().backends(&self.cloud_backend()).projects(&project("sim", "{}"))
     }
 
+    /// As [`World::pacer`], with machines that fetch their configuration from pacer.
+    pub fn pacer_with_scripts(&self) -> Builder {
+        let project = project("sim", "{}")
+            .replace("        settings:", "        bootstrap: { kind: start-script }\n        settings:");
+        self.bare().backends(&self.cloud_backend()).projects(&project)
+    }
+
     /// The backend `sim`, as YAML.
     pub fn cloud_backend(&self) -> String {
         format!("  sim: {{ plugin: simulated, endpoints: {{ cloud: \"{}\" }}, poll: 1s }}", self.simulator.cloud_url)

@@ -2,12 +2,14 @@
 //!
 //! One program for all of them, so that it is linked once.
 
+mod bootstrap;
 mod closed_door;
 mod command_line;
 mod containers;
 mod crashes;
 mod credentials;
 mod looks;
+mod machines;
 mod main_job;
 mod secrets;
 mod webhook;

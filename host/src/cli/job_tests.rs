@@ -32,6 +32,7 @@ fn config(directory: &Path) -> Config {
         max_runners: 2,
         min_idle: 0,
         timeouts: Timeouts { register: time, create: time, boot: time, idle: time, run: time, stop: time },
+        bootstrap: crate::config::Bootstrap::default(),
         settings: serde_json::json!({}),
     };
     let mut config = fixture(vec![Arc::new(Project {
@@ -93,6 +94,8 @@ fn runner(number: usize, state: RunnerState) -> Op {
         handle: None,
         digest: None,
         github_runner_id: None,
+        exchanged_at: None,
+        phase: None,
         created_at: at(0),
         registered_at: None,
         busy_at: None,

@@ -5,7 +5,8 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::config::{
-    Auth, Credential, EndpointTarget, RunnerGroup, Scope, credential, endpoint, github, projects, sections,
+    Arch, Auth, BootstrapKind, BootstrapMode, Credential, EndpointTarget, RunnerGroup, Scope, bootstrap, credential,
+    endpoint, github, projects, sections,
 };
 
 const RSA: &str = include_str!("testdata/rsa.pem");
@@ -349,6 +350,8 @@ fn the_example_loads_and_shows_every_key() {
         projects::PROJECT,
         projects::POOL,
         projects::TIMEOUTS,
+        bootstrap::BOOTSTRAP,
+        bootstrap::RUNNER,
     ];
     for key in sets.into_iter().flatten() {
         assert!(words.contains(key), "`{key}` is not in config.example.yaml");
@@ -370,6 +373,62 @@ proptest! {
         let env = BTreeMap::new();
         let _ = parse(&text, Path::new("c.yaml"), Path::new("/nonexistent/c.yaml"), &env);
     }
+}
+
+fn with_bootstrap(bootstrap: &str) -> String {
+    format!("{GITHUB}{REST}{PROJECT}      - {{ name: vm, backend: engine, bootstrap: {bootstrap} }}\n")
+}
+
+#[test]
+fn a_pool_says_how_its_machines_become_runners() {
+    let yaml = with_bootstrap(&format!(
+        "{{ mode: inline, kind: cloud-init, user: ci, max_life: 8h, runner: {{ version: \"2.330.0\", sha256: {{ arm64: {} }}, mirror: \"https://m.example/runner/\", dir: /srv/runner/ }} }}",
+        "AB".repeat(32)
+    ));
+    let config = Fixture::new().load(&yaml).unwrap();
+    let pool = &config.projects[0].pools[0];
+    let bootstrap = &pool.bootstrap;
+    assert_eq!((bootstrap.mode, bootstrap.kind), (BootstrapMode::Inline, Some(BootstrapKind::CloudInit)));
+    assert_eq!((bootstrap.user.as_str(), bootstrap.max_life), ("ci", Some(std::time::Duration::from_secs(8 * 3600))));
+    let runner = &bootstrap.runner;
+    assert_eq!(runner.version.as_deref(), Some("2.330.0"));
+    assert_eq!(runner.sha256, BTreeMap::from([(Arch::Arm64, "ab".repeat(32))]));
+    assert_eq!((runner.mirror.as_deref(), runner.dir.as_str()), (Some("https://m.example/runner"), "/srv/runner"));
+
+    let latest = Fixture::new().load(&with_bootstrap("{ runner: { version: latest } }")).unwrap();
+    assert_eq!(latest.projects[0].pools[0].bootstrap, crate::config::Bootstrap::default());
+}
+
+#[test]
+fn a_bootstrap_that_cannot_work_is_refused() {
+    for (bootstrap, expected) in [
+        ("{ mode: outline }", "inline"),
+        ("{ kind: ignition }", "cloud-init"),
+        ("{ user: root }", "unprivileged user"),
+        ("{ user: \"a b\" }", "unprivileged user"),
+        ("{ runner: { version: \"2.330\" } }", "three numbers"),
+        ("{ runner: { version: \"2.330.0\", sha256: { x64: abc } } }", "64 hexadecimal digits"),
+        ("{ runner: { sha256: { x64: aa } } }", "is not a SHA-256"),
+        ("{ runner: { mirror: \"https://user:pw@m.example\" } }", "without credentials"),
+        ("{ runner: { mirror: \"ftp://m.example\" } }", "https://host/path"),
+        ("{ runner: { dir: runner } }", "absolute directory"),
+        ("{ runner: { sha256: { sparc: aa } } }", "arm64"),
+    ] {
+        check(&with_bootstrap(bootstrap), expected);
+    }
+    let unpinned = format!("{{ runner: {{ sha256: {{ x64: {} }} }} }}", "a".repeat(64));
+    check(&with_bootstrap(&unpinned), "pin it with `version`");
+}
+
+#[test]
+fn a_trusted_proxy_is_a_network() {
+    let server = "server: { trusted_proxies: [10.0.0.0/8, \"fd00::/8\"] }\n";
+    let config = Fixture::new().load(&format!("{GITHUB}auth: {{ disabled: true }}\n{server}")).unwrap();
+    assert_eq!(config.server.trusted_proxies.len(), 2);
+    check(
+        &format!("{GITHUB}auth: {{ disabled: true }}\nserver: {{ trusted_proxies: [proxy.example] }}\n"),
+        "trusted_proxies",
+    );
 }
 
 #[path = "credential_tests.rs"]

@@ -2,6 +2,7 @@
 //!
 //! Nothing outside this folder knows that it was YAML. What can be wrong with it was found when it was loaded.
 
+mod bootstrap;
 mod credential;
 mod document;
 mod endpoint;
@@ -228,8 +229,87 @@ pub struct Pool {
     /// Idle runners to keep; for a repository-scoped project, for each of its repositories.
     pub min_idle: u32,
     pub timeouts: Timeouts,
+    pub bootstrap: Bootstrap,
     /// JSON object, checked against the component's schema when it is loaded.
     pub settings: serde_json::Value,
+}
+
+/// How a machine of a pool becomes a runner, where its backend makes machines that run a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    pub mode: BootstrapMode,
+    /// What the backend is given; without it, what the backend names first.
+    pub kind: Option<BootstrapKind>,
+    /// Runs the jobs. Unprivileged; made if the image has none.
+    pub user: String,
+    /// When the machine ends itself at the latest; without it, when the pool's timeouts are over.
+    pub max_life: Option<Duration>,
+    pub runner: RunnerSoftware,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        bootstrap::default()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootstrapMode {
+    /// The script fetches its configuration from pacer, once.
+    Callback,
+    /// The script holds it: for machines without a route to pacer.
+    Inline,
+}
+
+/// The cases of `bootstrap` in the WIT package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootstrapKind {
+    JitConfig,
+    StartScript,
+    CloudInit,
+}
+
+impl BootstrapKind {
+    pub const ALL: [BootstrapKind; 3] = [Self::JitConfig, Self::StartScript, Self::CloudInit];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JitConfig => "jit-config",
+            Self::StartScript => "start-script",
+            Self::CloudInit => "cloud-init",
+        }
+    }
+}
+
+/// Where a machine has GitHub's runner from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerSoftware {
+    /// `2.330.0`; the latest release if none. Ignored where the image has a runner.
+    pub version: Option<String>,
+    /// Hex, of the release archives.
+    pub sha256: BTreeMap<Arch, String>,
+    //// Stands for `https://github.com/actions/runner/releases`.
+    pub mirror: Option<String>,
+    /// Where an image has it, or where it is unpacked.
+    pub dir: String,
+}
+
+/// As GitHub's runner releases name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Arch {
+    X64,
+    Arm64,
+}
+
+impl Arch {
+    pub const ALL: [Arch; 2] = [Self::X64, Self::Arm64];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::X64 => "x64",
+            Self::Arm64 => "arm64",
+        }
+    }
 }
 
 /// How long a runner may be in a state.

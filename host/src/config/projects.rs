@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Backend, Plugins, Pool, Project, RunnerGroup, Scope, Timeouts, endpoint,
+    Backend, Plugins, Pool, Project, RunnerGroup, Scope, Timeouts, bootstrap, endpoint,
     reader::{Reader, Section, listed, suggestion},
     sections,
     value::Value,
@@ -23,8 +23,19 @@ pub(super) const BACKEND_LIMITS: &[&str] =
     &["file_size", "memory", "cpu", "response", "request", "requests", "log", "concurrency"];
 pub(super) const PROJECT: &[&str] =
     &["name", "scope", "repos", "org", "runner_group", "max_runners", "max_runners_per_repo", "pools"];
-pub(super) const POOL: &[&str] =
-    &["name", "backend", "default", "enabled", "priority", "labels", "max_runners", "min_idle", "timeouts", "settings"];
+pub(super) const POOL: &[&str] = &[
+    "name",
+    "backend",
+    "default",
+    "enabled",
+    "priority",
+    "labels",
+    "max_runners",
+    "min_idle",
+    "timeouts",
+    "bootstrap",
+    "settings",
+];
 pub(super) const TIMEOUTS: &[&str] = &["register", "create", "boot", "idle", "run", "stop"];
 
 /// Of a pool that does not say: enough to try things out, too few to empty an account.
@@ -317,6 +328,7 @@ fn pool(section: &Section<'_, '_>, reader: &Reader<'_>, backends: &Backends, own
         );
     }
     let timeouts = timeouts(&section.section("timeouts", TIMEOUTS));
+    let bootstrap = bootstrap::bootstrap(&section.section("bootstrap", bootstrap::BOOTSTRAP));
     let settings = section.settings("settings");
     if let (Some(name), Some(false)) = (&name, enabled) {
         reader.warn(format!("pool `{name}` of project `{owner}` is disabled"));
@@ -331,6 +343,7 @@ fn pool(section: &Section<'_, '_>, reader: &Reader<'_>, backends: &Backends, own
         max_runners: max_runners?,
         min_idle: min_idle?,
         timeouts: timeouts?,
+        bootstrap: bootstrap?,
         settings: settings?,
     })
 }

@@ -34,11 +34,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::Actor;
+pub(crate) use auth::client_address;
 pub use error::ApiError;
 pub use read::{
     Answer, Audit, BackendStatus, BackendView, Explain, Explanation, GrantView, HealthView, LatencyView, Part, Read,
     Readiness,
 };
+pub use throttle::Throttle;
 
 use crate::{clock::SharedClock, config::Config, store::StoreError, telemetry};
 
@@ -60,7 +62,7 @@ pub struct State {
     pub clock: SharedClock,
     /// Ends the streams, which would otherwise hold a shutdown up.
     pub shutdown: CancellationToken,
-    throttle: Arc<throttle::Throttle>,
+    throttle: Arc<Throttle>,
     streams: Arc<Semaphore>,
 }
 

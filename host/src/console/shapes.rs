@@ -7,7 +7,7 @@ use crate::{
     config::{Pool, Project},
     fleet::{
         job::{Job, JobStatus},
-        runner::{Runner, RunnerState},
+        runner::{MachinePhase, Runner, RunnerState},
     },
     store::{AuditEntry, DeliveryRecord, EventRow, Page},
 };
@@ -100,6 +100,8 @@ pub struct RunnerShape<'a> {
     job: Option<String>,
     created_at: Timestamp,
     deadline: Timestamp,
+    /// What its machine said of itself last, where it runs a start script.
+    phase: Option<MachinePhase>,
     error: Option<&'a str>,
 }
 
@@ -116,6 +118,7 @@ impl<'a> From<&'a Runner> for RunnerShape<'a> {
             job: runner.job.map(|key| key.to_string()),
             created_at: runner.created_at,
             deadline: runner.deadline,
+            phase: runner.phase,
             error: runner.error.as_deref(),
         }
     }

@@ -205,6 +205,8 @@ fn runner() -> Runner {
         target: Target::Repo("octocat/hello-world".parse().unwrap()),
         installation_id: None,
         github_runner_id: None,
+        exchanged_at: None,
+        phase: None,
         handle: Some("c0ffee".into()),
         job: Some(JobKey { id: 52_006, attempt: 1 }),
         created_at: at(-88),

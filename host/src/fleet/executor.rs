@@ -10,24 +10,26 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::Notify, time::timeout};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
     intent,
     job::JobChange,
+    machine::{Exchanging, Start, Way},
     plan::{Intent, timeouts},
     retry::{self, Trouble},
     runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
     world::World,
 };
 use crate::{
+    callback::Tokens,
     clock::SharedClock,
-    config::{Config, Pool, Project, RunnerGroup, Scope, Timeouts},
-    github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, JitRunner, Registration},
+    config::{BootstrapMode, Config, Pool, Project, RunnerGroup, Scope, Timeouts},
+    github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, Registration},
     ingest,
-    plugins::{BackendError, Backends, Bootstrap, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest},
+    plugins::{BackendError, Backends, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest},
     routing,
     store::{AuditEntry, Op, Store},
 };
@@ -51,6 +53,8 @@ pub struct Parts {
     pub github: Arc<dyn GitHubApi>,
     pub backends: Arc<dyn Backends>,
     pub clock: SharedClock,
+    /// For machines that fetch their configuration.
+    pub tokens: Arc<Tokens>,
     /// The same that deliveries are routed by.
     pub route: Arc<ingest::Route>,
 }
@@ -60,6 +64,7 @@ pub(super) struct Executor {
     pub route: Arc<ingest::Route>,
     world: Mutex<World>,
     tasks: Mutex<HashMap<RunnerName, CancellationToken>>,
+    pub(super) exchanging: Mutex<Exchanging>,
     pub tracker: TaskTracker,
     /// No new work.
     pub stopping: CancellationToken,
@@ -69,7 +74,7 @@ pub(super) struct Executor {
     pub wake: Notify,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What a panicking holder leaves behind is an image of the store, which the next change mends.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -83,6 +88,7 @@ impl Executor {
             route,
             world,
             tasks: Mutex::default(),
+            exchanging: Mutex::default(),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
             abandoned: CancellationToken::new(),
@@ -177,7 +183,7 @@ impl Executor {
         }
     }
 
-    fn pool(&self, runner: &Runner) -> Option<(Arc<Project>, Arc<Pool>)> {
+    pub(super) fn pool(&self, runner: &Runner) -> Option<(Arc<Project>, Arc<Pool>)> {
         let (project, pool) = self.parts.config.pool(&runner.project, &runner.pool)?;
         Some((project.clone(), pool.clone()))
     }
@@ -200,41 +206,48 @@ impl Executor {
     }
 
     async fn bring_up(&self, runner: &Runner, project: &Project, pool: &Pool) -> Result<Instance, Failure> {
-        let labels = routing::runner_labels(project, pool, &runner.target);
-        let registration = Registration {
-            target: runner.target.clone(),
-            installation_id: runner.installation_id,
-            name: runner.name.clone(),
-            labels,
-            group: match &project.scope {
-                Scope::Repos(_) => RunnerGroup::Default,
-                Scope::Org { runner_group, .. } => runner_group.clone(),
-            },
-        };
+        let registration = self.registration(runner, project, pool);
+        let way = self.way(runner, pool).await?;
+        if matches!(way, Way::Script(_, BootstrapMode::Callback)) {
+            return self.prepare_and_create(way, runner, pool, &registration).await;
+        }
         let deadline = self.now() + pool.timeouts.register;
         // The name is journaled already, so the way to the backend need not wait for this commit.
         let (_, instance) = tokio::join!(
             self.note(runner, RunnerChange::Registering { deadline }),
-            self.register_and_create(runner, pool, &registration),
+            self.prepare_and_create(way, runner, pool, &registration),
         );
         instance
     }
 
-    async fn register_and_create(
+    pub(super) fn registration(&self, runner: &Runner, project: &Project, pool: &Pool) -> Registration {
+        Registration {
+            target: runner.target.clone(),
+            installation_id: runner.installation_id,
+            name: runner.name.clone(),
+            labels: routing::runner_labels(project, pool, &runner.target),
+            group: match &project.scope {
+                Scope::Repos(_) => RunnerGroup::Default,
+                Scope::Org { runner_group, .. } => runner_group.clone(),
+            },
+        }
+    }
+
+    async fn prepare_and_create(
         &self,
+        way: Way,
         runner: &Runner,
         pool: &Pool,
         registration: &Registration,
     ) -> Result<Instance, Failure> {
-        let jit = timeout(pool.timeouts.register, self.parts.github.register(registration)).await;
-        let jit = jit.unwrap_or_else(|_| Err(register_timeout(pool)));
-        let JitRunner { id, config } = jit.map_err(Failure::GitHub)?;
+        let Start { github_runner_id, bootstrap, secrets } = self.prepare(way, runner, pool, registration).await?;
         let request = RunnerRequest {
             name: runner.name.clone(),
             owner: self.parts.config.server.owner.clone(),
             labels: registration.labels.clone(),
             settings: pool.settings.clone(),
-            bootstrap: Bootstrap::JitConfig(config),
+            bootstrap,
+            secrets,
             lease_until: self.now() + longest_life(&pool.timeouts),
             tags: vec![
                 ("project".to_owned(), runner.project.to_string()),
@@ -245,7 +258,7 @@ impl Executor {
         self.measure_create(runner);
         let deadline = self.now() + pool.timeouts.create;
         let (_, instance) = tokio::join!(
-            self.note(runner, RunnerChange::Creating { github_runner_id: id, deadline }),
+            self.note(runner, RunnerChange::Creating { github_runner_id, deadline }),
             self.parts.backends.create(&runner.backend, request, pool.timeouts.create),
         );
         instance.map_err(Failure::Backend)
@@ -450,13 +463,15 @@ impl Executor {
         }
     }
 
-    /// The machine of a cut-off `create`, if it came to run. One that exists and does not run may lack its start.
+    /// The machine of a cut-off `create`, if it came to run. One that exists and does not run may lack its start,
+    /// unless it boots by itself.
     async fn settled_instance(&self, runner: &Runner) -> Option<Instance> {
+        let unfetched = self.is_unfetched(runner).await;
         let mut wait = RETRY.0;
         let mut settled = false;
         loop {
             match self.find_instance(runner).await {
-                Ok(Some(instance)) if instance.state == InstanceState::Running => return Some(instance),
+                Ok(Some(instance)) if is_underway(&instance.state, unfetched) => return Some(instance),
                 Ok(_) if settled => return None,
                 Ok(_) => {
                     settled = true;
@@ -478,6 +493,10 @@ impl Executor {
             // GitHub concludes the job, from the runner's last word or from its silence.
             let ops = intent::stop(&self.world(), &runner, self.now());
             self.record(ops).await;
+            return self.take_down_now(&runner.name, Trace::Perhaps).await;
+        }
+        if self.is_unfetched(&runner).await {
+            self.fail(&runner, Failure::Lost(how)).await;
             return self.take_down_now(&runner.name, Trace::Perhaps).await;
         }
         // It may have done a job of which the webhook is still on its way: then GitHub has removed it already.
@@ -548,12 +567,23 @@ impl Executor {
     }
 }
 
+/// Whether a machine runs, or will without anybody's doing.
+fn is_underway(state: &InstanceState, boots_by_itself: bool) -> bool {
+    match state {
+        InstanceState::Running => true,
+        InstanceState::Creating => boots_by_itself,
+        InstanceState::Stopping | InstanceState::Stopped | InstanceState::Failed(_) | InstanceState::Interrupted(_) => {
+            false
+        }
+    }
+}
+
 /// From creation to the last deadline: when it is over the machine has no business being there.
-fn longest_life(timeouts: &Timeouts) -> Duration {
+pub(super) fn longest_life(timeouts: &Timeouts) -> Duration {
     timeouts.create + timeouts.boot + timeouts.idle + timeouts.run + timeouts.stop
 }
 
-fn register_timeout(pool: &Pool) -> GitHubError {
+pub(super) fn register_timeout(pool: &Pool) -> GitHubError {
     GitHubError {
         kind: GitHubErrorKind::Unavailable,
         message: format!("GitHub did not answer within the pool's `timeouts.register` of {:?}", pool.timeouts.register),

@@ -272,6 +272,7 @@ mod tests {
             max_runners: 2,
             min_idle: 0,
             timeouts: Timeouts { register: time, create: time, boot: time, idle: time, run: time, stop: time },
+            bootstrap: crate::config::Bootstrap::default(),
             settings: serde_json::json!({}),
         };
         fixture(vec![Arc::new(Project {

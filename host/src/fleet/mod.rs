@@ -8,6 +8,7 @@ mod executor;
 pub mod explain;
 pub mod intent;
 pub mod job;
+mod machine;
 mod measure;
 mod names;
 mod plan;
@@ -27,6 +28,7 @@ use tracing::{info, warn};
 
 use executor::Executor;
 pub use executor::Parts;
+pub use machine::{Way, way};
 use names::RandomNames;
 pub use plan::{Intent, Names, Plan, PlanLimits, Stranded, plan, targets};
 pub use world::{Class, World};

@@ -360,6 +360,8 @@ impl Supplier<'_> {
             target: class.target.clone(),
             installation_id: job.and_then(|job| job.installation_id),
             github_runner_id: None,
+            exchanged_at: None,
+            phase: None,
             handle: None,
             job: job.map(|job| job.key),
             created_at: self.now,

@@ -149,6 +149,41 @@ impl std::str::FromStr for RunnerState {
     }
 }
 
+/// How far a machine that runs the start script says it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachinePhase {
+    /// The script runs.
+    Booted,
+    /// It has the runner and its configuration, and starts it.
+    RunnerReady,
+    /// The runner has ended by itself, as after its job.
+    JobDone,
+    /// A step failed; the machine is going down.
+    Failed,
+}
+
+impl MachinePhase {
+    pub const ALL: [MachinePhase; 4] = [Self::Booted, Self::RunnerReady, Self::JobDone, Self::Failed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Booted => "booted",
+            Self::RunnerReady => "runner-ready",
+            Self::JobDone => "job-done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl std::str::FromStr for MachinePhase {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == text).ok_or(())
+    }
+}
+
 /// A runner, as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Runner {
@@ -173,6 +208,10 @@ pub struct Runner {
     pub deadline: Timestamp,
     pub registered_at: Option<Timestamp>,
     pub busy_at: Option<Timestamp>,
+    /// When its machine fetched its configuration; it can do so once.
+    pub exchanged_at: Option<Timestamp>,
+    /// The last its machine said of itself.
+    pub phase: Option<MachinePhase>,
     /// What went wrong, for people.
     pub error: Option<String>,
 }
@@ -183,9 +222,19 @@ pub enum RunnerChange {
     Registering {
         deadline: Timestamp,
     },
+    /// The id is none while the machine is yet to fetch its configuration.
     Creating {
-        github_runner_id: i64,
+        github_runner_id: Option<i64>,
         deadline: Timestamp,
+    },
+    /// It was registered because its machine asks for its configuration.
+    Exchanged {
+        github_runner_id: i64,
+    },
+    /// Its machine says how far it has come.
+    Reported {
+        phase: MachinePhase,
+        detail: Option<String>,
     },
     /// The backend accepted it. Moves to `booting` unless GitHub was faster.
     Created {
@@ -221,7 +270,8 @@ pub enum RunnerChange {
 
 /// Applies a change. None when it comes too late, and then nothing has changed.
 pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) -> Option<Vec<Event>> {
-    if runner.state.is_final() {
+    // A machine may have its last word when its runner is over already.
+    if runner.state.is_final() && !matches!(change, RunnerChange::Reported { .. }) {
         return None;
     }
     match change {
@@ -231,9 +281,21 @@ pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) 
         }
         RunnerChange::Creating { github_runner_id, deadline } => {
             advance(runner, RunnerState::Creating, *deadline, now)?;
-            runner.github_runner_id = Some(*github_runner_id);
-            Some(vec![state_event(runner, Some(format!("registered at GitHub as {github_runner_id}")), now)])
+            // What the machine fetched in the meantime stands.
+            runner.github_runner_id = github_runner_id.or(runner.github_runner_id);
+            let detail = github_runner_id.map(|id| format!("registered at GitHub as {id}"));
+            Some(vec![state_event(runner, detail, now)])
         }
+        RunnerChange::Exchanged { github_runner_id } => {
+            if runner.exchanged_at.is_some() || runner.github_runner_id.is_some() || !runner.state.is_supply() {
+                return None;
+            }
+            runner.exchanged_at = Some(now);
+            runner.github_runner_id = Some(*github_runner_id);
+            let detail = format!("its machine fetched its configuration; registered at GitHub as {github_runner_id}");
+            Some(vec![event(runner, "runner.configured", Some(detail), now)])
+        }
+        RunnerChange::Reported { phase, detail } => report(runner, *phase, detail.as_deref(), now),
         RunnerChange::Created { handle, digest, deadline } => {
             let known = runner.handle.as_ref() == Some(handle) && runner.digest.as_ref() == Some(digest);
             let advanced = advance(runner, RunnerState::Booting, *deadline, now).is_some();
@@ -288,6 +350,16 @@ pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) 
     }
 }
 
+fn report(runner: &mut Runner, phase: MachinePhase, log: Option<&str>, now: Timestamp) -> Option<Vec<Event>> {
+    if runner.phase >= Some(phase) {
+        return None;
+    }
+    runner.phase = Some(phase);
+    let word = phase.as_str();
+    let detail = log.map_or_else(|| word.to_owned(), |log| format!("{word}: {log}"));
+    Some(vec![event(runner, "runner.reported", Some(detail), now)])
+}
+
 /// The first line of a runner's history.
 pub fn planned_event(runner: &Runner) -> Event {
     let detail = format!("for pool `{}` of project `{}` on backend `{}`", runner.pool, runner.project, runner.backend);
@@ -316,6 +388,10 @@ fn state_event(runner: &Runner, detail: Option<String>, at: Timestamp) -> Event 
         RunnerState::Gone => "runner.gone",
         RunnerState::Failed => "runner.failed",
     };
+    event(runner, kind, detail, at)
+}
+
+fn event(runner: &Runner, kind: &'static str, detail: Option<String>, at: Timestamp) -> Event {
     Event { at, job: runner.job, runner: Some(runner.name.clone()), kind, detail }
 }
 

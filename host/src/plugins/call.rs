@@ -82,7 +82,7 @@ pub(super) struct About {
     pub operation: &'static str,
     pub runner: Option<String>,
     /// Blanked out of everything the component says, beside what the host adds for it to requests.
-    pub secret: Option<SecretString>,
+    pub secrets: Vec<SecretString>,
     pub deadline: Duration,
 }
 
@@ -202,7 +202,7 @@ impl Lane {
             about.operation,
             info.operation_id.clone(),
             about.runner.clone(),
-            about.secret.iter().cloned().collect(),
+            about.secrets.clone(),
             self.limits.log_size,
         );
         let cache = locked(&self.cache).clone();

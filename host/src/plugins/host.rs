@@ -208,7 +208,7 @@ impl Host {
         name: &BackendName,
         operation: &'static str,
         runner: Option<String>,
-        secret: Option<SecretString>,
+        secrets: Vec<SecretString>,
         deadline: Duration,
         work: W,
     ) -> Result<R, BackendError>
@@ -223,7 +223,7 @@ impl Host {
     {
         let slot = self.slot(name)?;
         let loaded = slot.loaded(deadline).await?;
-        let about = About { operation, runner, secret, deadline };
+        let about = About { operation, runner, secrets, deadline };
         let settings = slot.config.settings.to_string();
         slot.lane
             .call(&self.shared, &loaded.linked, about, move |backend, store, info| {
@@ -245,7 +245,7 @@ fn context(info: CallInfo, settings: String) -> wire::Context {
 
 /// Has a component introduce itself.
 pub(super) async fn describe(lane: &Lane, shared: &Shared, linked: &Linked) -> Result<Description, BackendError> {
-    let about = About { operation: "describe", runner: None, secret: None, deadline: DESCRIBE };
+    let about = About { operation: "describe", runner: None, secrets: Vec::new(), deadline: DESCRIBE };
     lane.call(shared, linked, about, |backend, store, _| {
         async move {
             let description = backend.pacer_backend_provisioner().call_describe(&mut *store).await?;
@@ -420,13 +420,12 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<Instance, BackendError>> {
         let backend = backend.clone();
         async move {
-            let secret = match &request.bootstrap {
-                Bootstrap::JitConfig(secret) | Bootstrap::StartScript(secret) | Bootstrap::CloudInit(secret) => {
-                    secret.clone()
-                }
-            };
+            let mut secrets = request.secrets.clone();
+            let (Bootstrap::JitConfig(whole) | Bootstrap::StartScript(whole) | Bootstrap::CloudInit(whole)) =
+                &request.bootstrap;
+            secrets.push(whole.clone());
             let runner = request.name.to_string();
-            self.invoke(&backend, "create", Some(runner), Some(secret), deadline, move |instance, store, context| {
+            self.invoke(&backend, "create", Some(runner), secrets, deadline, move |instance, store, context| {
                 async move {
                     let created = instance
                         .pacer_backend_provisioner()
@@ -449,7 +448,7 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<Option<Instance>, BackendError>> {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         async move {
-            self.invoke(&backend, "get", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "get", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let found = instance.pacer_backend_provisioner().call_get(&mut *store, &context, &handle).await?;
                     let redact = |text: &str| store.data().redact(text);
@@ -503,7 +502,7 @@ impl Backends for Host {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         async move {
-            self.invoke(&backend, "destroy", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "destroy", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let outcome =
                         instance.pacer_backend_provisioner().call_destroy(store, &context, &handle, grace_ms).await?;
@@ -525,7 +524,7 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<(), BackendError>> {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         async move {
-            self.invoke(&backend, "renew-lease", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "renew-lease", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let until = convert::millis(until);
                     let outcome =
@@ -548,7 +547,7 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<String, BackendError>> {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         async move {
-            self.invoke(&backend, "console-log", None, None, deadline, move |instance, store, context| {
+            self.invoke(&backend, "console-log", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let outcome = instance
                         .pacer_backend_provisioner()
@@ -570,8 +569,13 @@ impl Backends for Host {
         }
     }
 
-    fn description(&self, backend: &BackendName) -> Option<Arc<Description>> {
-        self.slot_description(backend)
+    fn described(
+        &self,
+        backend: &BackendName,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Arc<Description>, BackendError>> {
+        let backend = backend.clone();
+        async move { Ok(self.slot(&backend)?.loaded(deadline).await?.description.clone()) }.boxed()
     }
 }
 
@@ -584,7 +588,7 @@ impl Host {
         deadline: Duration,
     ) -> Result<(Vec<Instance>, Option<String>), BackendError> {
         let owner = owner.to_owned();
-        self.invoke(backend, "list", None, None, deadline, move |instance, store, context| {
+        self.invoke(backend, "list", None, Vec::new(), deadline, move |instance, store, context| {
             async move {
                 let page = instance
                     .pacer_backend_provisioner()

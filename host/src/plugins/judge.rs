@@ -12,7 +12,8 @@ use super::{
     model::{BackendError, Description},
 };
 use crate::{
-    config::{self, Config},
+    config::{self, BootstrapMode, Config},
+    fleet::{self, Way},
     routing::shown_up_to,
 };
 
@@ -62,8 +63,9 @@ impl Host {
             findings.extend(by_schema(&description.settings_schema, &backend.settings, &key));
             findings.extend(self.by_component(backend, None, &key).await);
             for (project, pool) in pools_of(config, backend) {
-                let key = format!("projects[{project}].pools[{}].settings", pool.name);
-                findings.extend(bootstrap(&description, &key));
+                let key = format!("projects[{project}].pools[{}]", pool.name);
+                findings.extend(bootstrap(config, pool, &description, &key));
+                let key = format!("{key}.settings");
                 let wrong = by_schema(&description.pool_schema, &pool.settings, &key);
                 if wrong.is_empty() {
                     findings.extend(self.by_component(backend, Some(pool), &key).await);
@@ -78,7 +80,7 @@ impl Host {
         let (settings, pool) = (backend.settings.to_string(), pool.map(|pool| pool.settings.to_string()));
         let about_pool = pool.is_some();
         let judged = self
-            .invoke(&backend.name, "validate", None, None, VALIDATE, move |instance, store, _| {
+            .invoke(&backend.name, "validate", None, Vec::new(), VALIDATE, move |instance, store, _| {
                 async move {
                     let provisioner = instance.pacer_backend_provisioner();
                     let mut findings = provisioner.call_validate(&mut *store, &settings, pool.as_deref()).await?;
@@ -126,15 +128,27 @@ fn pools_of<'a>(
         .filter(|(_, pool)| pool.backend == backend.name)
 }
 
-/// Containers are given the configuration itself, which is what this host hands out.
-fn bootstrap(description: &Description, key: &str) -> Option<Finding> {
-    let takes = description.bootstraps.iter().any(|kind| kind == "jit-config");
-    let message = format!(
-        "`{}` takes {} and this host hands out `jit-config` only",
-        description.name,
-        description.bootstraps.join(", ")
-    );
-    (!takes).then(|| error(key.to_owned(), message))
+/// Whether a pool's machines can be given a configuration in a way that the backend takes.
+fn bootstrap(config: &Config, pool: &config::Pool, description: &Description, key: &str) -> Option<Finding> {
+    let key = format!("{key}.bootstrap");
+    match fleet::way(&pool.bootstrap, &description.bootstraps) {
+        Err(wrong) => Some(error(key, wrong)),
+        Ok(Way::Script(_, BootstrapMode::Callback)) if leads_nowhere(&config.server.public_url) => Some(Finding {
+            error: false,
+            key,
+            message: format!(
+                "the machines fetch their configuration from `server.public_url`, and {} leads each of them to itself; \
+                 set an address they can reach, or `mode: inline`",
+                config.server.public_url
+            ),
+        }),
+        Ok(_) => None,
+    }
+}
+
+/// Whether an address means the machine it is used on.
+fn leads_nowhere(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|url| url.host().is_some_and(config::is_loopback))
 }
 
 /// Validation by schema alone, as pure as it gets.

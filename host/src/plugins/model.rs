@@ -60,8 +60,12 @@ pub trait Backends: Send + Sync {
     /// SHA-256 of the component in force, if it is loaded.
     fn digest(&self, backend: &BackendName) -> Option<Arc<str>>;
 
-    /// What the component in force says of itself, if it is loaded.
-    fn description(&self, backend: &BackendName) -> Option<Arc<Description>>;
+    /// What the component in force says of itself. Waits for one that is still loading.
+    fn described(
+        &self,
+        backend: &BackendName,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Arc<Description>, BackendError>>;
 }
 
 /// What went wrong, as a class; see the WIT package. `Trap`-like faults of a component arrive as `Internal`.
@@ -135,6 +139,8 @@ pub struct RunnerRequest {
     /// The pool's settings.
     pub settings: serde_json::Value,
     pub bootstrap: Bootstrap,
+    /// Parts of the bootstrap that no message of the backend may repeat.
+    pub secrets: Vec<SecretString>,
     pub lease_until: Timestamp,
     pub tags: Vec<(String, String)>,
 }

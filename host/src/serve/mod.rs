@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
+    callback::{self, Callbacks, Tokens},
     clock::{SharedClock, SystemClock},
     config::{Auth, Config, Endpoint},
     console,
@@ -46,12 +47,14 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
     let github = github::Client::new(&config.github, clock.clone())?;
     let backends = plugins::Host::start(&config, clock.clone()).await?;
     let route = route(&config);
+    let tokens = Arc::new(Tokens::new(&config.github.private_key));
     let fleet = Fleet::start(Parts {
         config: config.clone(),
         store: store.clone(),
         github: Arc::new(github.clone()),
         backends: backends.clone(),
         clock: clock.clone(),
+        tokens: tokens.clone(),
         route: route.clone(),
     })
     .await?;
@@ -64,12 +67,20 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
     tasks.spawn(gauges(fleet.clone(), telemetry.metrics(), stopping.clone()));
     let sources = sources::sources(&config, &store, &fleet, &backends, Arc::new(github) as Arc<dyn GitHubApi>, &clock);
     let current = Arc::new(ArcSwap::new(config.clone()));
+    let callbacks = Callbacks {
+        config: current.clone(),
+        tokens,
+        machines: fleet.clone(),
+        audit: sources.audit.clone(),
+        clock: clock.clone(),
+        throttle: Arc::default(),
+    };
     let state = console::State::new(current, sources, telemetry.metrics(), clock.clone(), stopping.clone());
     let secrets = Arc::new(ArcSwap::from_pointee(WebhookSecrets::new(&config.github.webhook_secrets)));
     let intake = Arc::new(StoreIntake(store.clone()));
     let ingest = IngestState::new(secrets, route, intake, clock, tasks.clone());
     // Deliveries have a log line of their own.
-    let router = ingest::router(ingest).merge(console::router(state));
+    let router = ingest::router(ingest).merge(callback::router(callbacks)).merge(console::router(state));
 
     info!("pacer {} serves {} at http://{}", env!("CARGO_PKG_VERSION"), config.server.public_url, config.server.addr);
     info!("the webhook of the GitHub App is {}/api/webhook", config.server.public_url);

@@ -10,13 +10,14 @@ use super::{
 };
 use crate::fleet::{
     job::JobKey,
-    runner::{Runner, RunnerName, RunnerState, Target},
+    runner::{MachinePhase, Runner, RunnerName, RunnerState, Target},
 };
 
 macro_rules! columns {
     () => {
         "name, state, project, pool, backend, digest, target, installation_id, github_runner_id, handle, job_id, \
-         job_attempt, created_at, state_at, deadline, registered_at, busy_at, error"
+         job_attempt, created_at, state_at, deadline, registered_at, busy_at, exchanged_at, \
+         phase, error"
     };
 }
 
@@ -30,17 +31,18 @@ macro_rules! active {
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM runners WHERE name IN (VALUES"), 1, ")");
 static SAVE: Bulk = Bulk::new(
     insert_head!("runners", concat!(columns!(), ", repo_key")),
-    19,
+    21,
     insert_tail!(
         "ON CONFLICT (name) DO UPDATE SET state = excluded.state, digest = excluded.digest, \
      github_runner_id = excluded.github_runner_id, handle = excluded.handle, job_id = excluded.job_id, \
      job_attempt = excluded.job_attempt, state_at = excluded.state_at, deadline = excluded.deadline, \
-     registered_at = excluded.registered_at, busy_at = excluded.busy_at, error = excluded.error"
+     registered_at = excluded.registered_at, busy_at = excluded.busy_at, \
+     exchanged_at = excluded.exchanged_at, phase = excluded.phase, error = excluded.error"
     ),
 );
 
 /// The columns of a row that [`load`] answers with; no other row of a script has so many.
-pub const LOADED: usize = 18;
+pub const LOADED: usize = 20;
 
 /// Asks for the rows with these names.
 pub fn load(script: &mut Script, size: Size, names: &[RunnerName]) {
@@ -73,6 +75,8 @@ pub fn save(script: &mut Script, size: Size, runners: &[&Runner]) {
             .add(millis(runner.deadline))
             .add(optional_millis(runner.registered_at))
             .add(optional_millis(runner.busy_at))
+            .add(optional_millis(runner.exchanged_at))
+            .add(runner.phase.map(MachinePhase::as_str))
             .add(runner.error.as_deref())
             .add(repo);
     });
@@ -154,6 +158,8 @@ pub fn read(row: &SqliteRow) -> Result<Runner, sqlx::Error> {
         deadline: row.time("deadline")?,
         registered_at: row.optional_time("registered_at")?,
         busy_at: row.optional_time("busy_at")?,
+        exchanged_at: row.optional_time("exchanged_at")?,
+        phase: row.parse_optional("phase")?,
         error: row.take()?,
     })
 }

@@ -135,6 +135,8 @@ fn runner(name: &str) -> Runner {
         target: "repo:Octocat/Hello-World".parse().unwrap(),
         installation_id: Some(9),
         github_runner_id: None,
+        exchanged_at: None,
+        phase: None,
         handle: None,
         job: Some(key(1)),
         created_at: at(100),

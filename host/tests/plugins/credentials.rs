@@ -308,7 +308,7 @@ async fn no_credential_is_seen_by_a_component_or_told_by_it() {
             assert!(told.contains("[secret]"), "{kind}, {behaviour}: {told}");
             assert_eq!(pieces_in(&told, secrets), Vec::<String>::new(), "{kind}, {behaviour}: {told}");
         }
-        let description = format!("{:?}", host.description(&name(kind)));
+        let description = format!("{:?}", host.described(&name(kind), LONG).await.unwrap());
         assert_eq!(pieces_in(&description, secrets), Vec::<String>::new(), "{kind}");
     }
     let all: Vec<String> = kinds.iter().flat_map(|kind| kind.secrets.clone()).collect();

@@ -226,6 +226,7 @@ pub fn request(runner: &str, pool: serde_json::Value, bootstrap: &str) -> Runner
         labels: vec!["self-hosted".into()],
         settings: pool,
         bootstrap: Bootstrap::JitConfig(bootstrap.to_owned().into()),
+        secrets: Vec::new(),
         lease_until: Timestamp::from_second(2_000_000_000).unwrap(),
         tags: vec![],
     }

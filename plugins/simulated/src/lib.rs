@@ -91,7 +91,7 @@ impl Backend for Simulated {
                 example: "http://127.0.0.1:9000".into(),
             }],
             capabilities: ["renew-lease", "console-log", "suspend", "quote"].map(String::from).into(),
-            bootstraps: vec!["jit-config".into()],
+            bootstraps: vec!["jit-config".into(), "start-script".into()],
             billing: Billing { granularity_seconds: 1, minimum_seconds: 60 },
             attributes: vec![],
         }
@@ -114,15 +114,19 @@ impl Backend for Simulated {
             let kind = kind(word).unwrap_or(ErrorKind::InvalidConfig);
             return Err(Error::new(kind, format!("the pool's setting `fail: {word}` asked for this")));
         }
-        let Bootstrap::JitConfig(jit_config) = &request.bootstrap else {
-            return Err(Error::unsupported("the simulated cloud takes the bootstrap `jit-config` only"));
+        let (key, start) = match &request.bootstrap {
+            Bootstrap::JitConfig(jit_config) => ("jit_config", jit_config),
+            Bootstrap::StartScript(script) => ("start_script", script),
+            Bootstrap::CloudInit(_) => {
+                return Err(Error::unsupported("the simulated cloud takes `jit-config` and `start-script`"));
+            }
         };
         let mut tags: serde_json::Map<_, _> = request.tags.into_iter().map(|(k, v)| (k, v.into())).collect();
         if let Some(size) = request.pool.size {
             tags.insert("size".into(), size.into());
         }
         let mut body = json!({
-            "owner": request.owner, "jit_config": jit_config, "labels": request.labels,
+            "owner": request.owner, key: start, "labels": request.labels,
             "lease_until_ms": request.lease_until_ms, "tags": tags,
         });
         if let Some(boot) = request.pool.boot_ms {

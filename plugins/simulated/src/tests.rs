@@ -40,6 +40,15 @@ fn creates_and_hands_the_bootstrap_over() {
 }
 
 #[test]
+fn a_machine_is_given_its_script_where_it_fetches_its_configuration() {
+    let script = Script::default().on("PUT /v1/machines/pacer-a", 201, M);
+    let request = RunnerRequest { bootstrap: Bootstrap::StartScript("#!/bin/sh".into()), ..request(Pool::default()) };
+    with(&script, |c| Simulated::create(c, request)).unwrap();
+    let sent: serde_json::Value = serde_json::from_str(&script.sent.borrow()[0]).unwrap();
+    assert_eq!((&sent["start_script"], &sent["jit_config"]), (&"#!/bin/sh".into(), &serde_json::Value::Null));
+}
+
+#[test]
 fn the_code_in_the_body_decides_the_kind_and_the_header_the_wait() {
     let script = Script::default().on("PUT", 503, r#"{"code":"capacity","message":"full"}"#).with("Retry-After", "7");
     let e = with(&script, |c| Simulated::create(c, request(Pool::default()))).unwrap_err();

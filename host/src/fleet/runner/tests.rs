@@ -17,6 +17,8 @@ fn planned() -> Runner {
         target: "repo:octocat/hello-world".parse().unwrap(),
         installation_id: None,
         github_runner_id: None,
+        exchanged_at: None,
+        phase: None,
         handle: None,
         job: None,
         created_at: at(0),
@@ -67,7 +69,7 @@ fn any_change() -> impl Strategy<Value = RunnerChange> {
     let deadline = || (60..900_i64).prop_map(at);
     prop_oneof![
         deadline().prop_map(|deadline| RunnerChange::Registering { deadline }),
-        deadline().prop_map(|deadline| RunnerChange::Creating { github_runner_id: 3, deadline }),
+        deadline().prop_map(|deadline| RunnerChange::Creating { github_runner_id: Some(3), deadline }),
         Just(created()),
         deadline().prop_map(|deadline| RunnerChange::Idle { deadline }),
         deadline().prop_map(|deadline| RunnerChange::Busy { job: JOB, deadline }),

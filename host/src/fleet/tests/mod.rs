@@ -67,6 +67,7 @@ fn pool(name: &str) -> Pool {
             run: minutes(360),
             stop: minutes(2),
         },
+        bootstrap: crate::config::Bootstrap::default(),
         settings: serde_json::json!({}),
     }
 }

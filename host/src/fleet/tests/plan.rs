@@ -39,7 +39,7 @@ impl Sim {
 
     fn created(&mut self, name: &RunnerName) {
         let deadline = self.now + Duration::from_secs(300);
-        self.change(name, RunnerChange::Creating { github_runner_id: 1, deadline });
+        self.change(name, RunnerChange::Creating { github_runner_id: Some(1), deadline });
         self.change(name, RunnerChange::Created { handle: name.to_string(), digest: "d".to_owned(), deadline });
         let job = self.world.wanted_by(name).map(|job| job.key);
         if let Some(key) = job {

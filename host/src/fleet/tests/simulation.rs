@@ -196,7 +196,10 @@ impl Play {
             }
             Step::Create => {
                 let mut ops = vec![
-                    Op::Runner { name: name.clone(), change: RunnerChange::Creating { github_runner_id: 1, deadline } },
+                    Op::Runner {
+                        name: name.clone(),
+                        change: RunnerChange::Creating { github_runner_id: Some(1), deadline },
+                    },
                     Op::Runner {
                         name: name.clone(),
                         change: RunnerChange::Created { handle: name.to_string(), digest: "d".to_owned(), deadline },

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cloud, Conditions, Machine, MachineState, millis};
+use super::{Cloud, Conditions, Machine, MachineState, Start, millis};
 use crate::faults::Rule;
 
 /// Machines in a page at most.
@@ -85,7 +85,8 @@ fn not_found(id: &str) -> Refusal {
 #[derive(Deserialize)]
 struct Create {
     owner: String,
-    jit_config: String,
+    jit_config: Option<String>,
+    start_script: Option<String>,
     #[serde(default)]
     labels: Vec<String>,
     lease_until_ms: u64,
@@ -102,6 +103,11 @@ async fn create(
     if request.owner.is_empty() {
         return Err(invalid("a machine needs an owner"));
     }
+    let start = match (request.jit_config, request.start_script) {
+        (Some(config), None) => Start::Configured(config),
+        (None, Some(script)) => Start::Script(script),
+        (Some(_), Some(_)) | (None, None) => return Err(invalid("a machine needs a `jit_config` or a `start_script`")),
+    };
     let stop = CancellationToken::new();
     let machine = {
         let state = &mut *cloud.state();
@@ -137,12 +143,15 @@ async fn create(
             stop: stop.clone(),
         };
         *state.made.entry(name.clone()).or_default() += 1;
+        if let Start::Script(script) = &start {
+            state.scripts.insert(name.clone(), script.clone());
+        }
         state.ids.insert(name, id.clone());
         state.machines.insert(id, machine.clone());
         state.peak = state.peak.max(state.machines.len());
         machine
     };
-    cloud.boot(machine.id.clone(), request.jit_config, request.boot_ms.map(Duration::from_millis), stop);
+    cloud.boot(machine.id.clone(), start, request.boot_ms.map(Duration::from_millis), stop);
     Ok((StatusCode::CREATED, Json(machine)).into_response())
 }
 

@@ -1,6 +1,6 @@
 //! A small cloud with an HTTP API, whose machines run a runner of the fake GitHub in this process.
 //!
-//! * `PUT /v1/machines/{name}` with `{owner, jit_config, labels, lease_until_ms, tags, boot_ms?}`: 201, or 200 with the
+//! * `PUT /v1/machines/{name}` with `{owner, jit_config | start_script, labels, lease_until_ms, tags, boot_ms?}`: 201, or 200 with the
 //!   machine that has this name; 409 if it is another owner's
 //! * `GET /v1/machines/{id}`, `GET /v1/machines?owner=&cursor=&limit=` → `{machines, next}`
 //! * `DELETE /v1/machines/{id}?grace_ms=`: 200 `{state: "stopping"}`, 204 gone, 404
@@ -12,6 +12,7 @@
 //! `POST /_sim/cloud` changes [`Conditions`], `POST /_sim/faults` adds a fault, `GET /_sim/state` shows the machines.
 
 mod api;
+pub mod script;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -95,6 +96,15 @@ pub struct Machine {
     stop: CancellationToken,
 }
 
+/// What a machine is started with.
+#[derive(Debug)]
+enum Start {
+    /// Its runner's configuration.
+    Configured(String),
+    /// A script, of which the machine does what it says about pacer: it fetches the configuration and reports.
+    Script(String),
+}
+
 #[derive(Debug)]
 struct State {
     machines: BTreeMap<String, Machine>,
@@ -102,6 +112,8 @@ struct State {
     ids: HashMap<String, String>,
     /// Machines ever made, by name.
     made: HashMap<String, u32>,
+    /// What machines were started with, where that was a script, by name.
+    scripts: HashMap<String, String>,
     peak: usize,
     next_id: u64,
     conditions: Conditions,
@@ -124,6 +136,7 @@ impl Cloud {
             machines: BTreeMap::new(),
             ids: HashMap::new(),
             made: HashMap::new(),
+            scripts: HashMap::new(),
             peak: 0,
             next_id: 0,
             conditions,
@@ -174,6 +187,11 @@ impl Cloud {
         self.state().made.clone()
     }
 
+    /// The start scripts that machines were given, by name.
+    pub fn scripts(&self) -> HashMap<String, String> {
+        self.state().scripts.clone()
+    }
+
     /// The most machines there ever were at once.
     pub fn peak(&self) -> usize {
         self.state().peak
@@ -199,18 +217,18 @@ impl Cloud {
     }
 
     /// A machine's life: it boots, its runner takes a job, it stops.
-    fn boot(&self, id: String, jit_config: String, boot: Option<Duration>, stop: CancellationToken) {
+    fn boot(&self, id: String, start: Start, boot: Option<Duration>, stop: CancellationToken) {
         let cloud = self.clone();
         self.tracker.spawn(async move {
             let stopping = cloud.stopping.clone();
-            let life = stop.run_until_cancelled(cloud.live(&id, &jit_config, boot));
+            let life = stop.run_until_cancelled(cloud.live(&id, start, boot));
             if let Some(Some((state, reason))) = stopping.run_until_cancelled(life).await {
                 cloud.settle(&id, state, Some(reason));
             }
         });
     }
 
-    async fn live(&self, id: &str, jit_config: &str, boot: Option<Duration>) -> (MachineState, String) {
+    async fn live(&self, id: &str, start: Start, boot: Option<Duration>) -> (MachineState, String) {
         let (boot, stuck, before, idle, busy) = {
             let state = &mut *self.state();
             let (conditions, dice) = (state.conditions.clone(), &mut state.dice);
@@ -233,7 +251,17 @@ impl Cloud {
         if before {
             return (MachineState::Failed, "the machine crashed while it started".to_owned());
         }
-        let mut session = match self.github.connect(jit_config) {
+        let (jit_config, reporter) = match start {
+            Start::Configured(config) => (config, None),
+            Start::Script(script) => match script::run(&script).await {
+                Ok(started) => started,
+                Err(why) => {
+                    self.say(id, &why);
+                    return (MachineState::Stopped, why);
+                }
+            },
+        };
+        let mut session = match self.github.connect(&jit_config) {
             Ok(session) => session,
             Err(error) => return (MachineState::Stopped, format!("the runner could not connect: {error}")),
         };
@@ -254,6 +282,9 @@ impl Cloud {
         tokio::time::sleep(job.duration).await;
         session.done(&job.conclusion);
         self.say(id, &format!("job {} is over", job.id));
+        if let Some(reporter) = reporter {
+            reporter.report("job-done").await;
+        }
         (MachineState::Stopped, "its runner is done".to_owned())
     }
 

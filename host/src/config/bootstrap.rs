@@ -1,0 +1,133 @@
+//! A pool's `bootstrap`: how its machines become runners.
+
+use std::collections::BTreeMap;
+
+use super::{Arch, Bootstrap, BootstrapKind, BootstrapMode, RunnerSoftware, reader::Section, value::Value};
+
+pub(super) const BOOTSTRAP: &[&str] = &["mode", "kind", "user", "max_life", "runner"];
+pub(super) const RUNNER: &[&str] = &["version", "sha256", "mirror", "dir"];
+const SHA256: &[&str] = &["x64", "arm64"];
+
+/// As the official images and the documentation of GitHub's runner have it.
+const DEFAULT_USER: &str = "runner";
+const DEFAULT_DIR: &str = "/opt/actions-runner";
+/// What `useradd` takes.
+const LONGEST_USER: usize = 32;
+
+pub(super) fn default() -> Bootstrap {
+    Bootstrap {
+        mode: BootstrapMode::Callback,
+        kind: None,
+        user: DEFAULT_USER.to_owned(),
+        max_life: None,
+        runner: RunnerSoftware { version: None, sha256: BTreeMap::new(), mirror: None, dir: DEFAULT_DIR.to_owned() },
+    }
+}
+
+pub(super) fn bootstrap(section: &Section<'_, '_>) -> Option<Bootstrap> {
+    let modes = [("callback", BootstrapMode::Callback), ("inline", BootstrapMode::Inline)];
+    let mode = section.get("mode").map_or(Some(default().mode), |value| value.word(&modes));
+    let kinds = BootstrapKind::ALL.map(|kind| (kind.as_str(), kind));
+    let kind = section.get("kind").map_or(Some(None), |value| value.word(&kinds).map(Some));
+    let user = section.get("user").map_or(Some(DEFAULT_USER.to_owned()), |value| user(&value));
+    let max_life = section.get("max_life").map_or(Some(None), |value| value.duration().map(Some));
+    let runner = software(&section.section("runner", RUNNER));
+    Some(Bootstrap { mode: mode?, kind: kind?, user: user?, max_life: max_life?, runner: runner? })
+}
+
+fn user(value: &Value<'_, '_>) -> Option<String> {
+    let text = value.text()?;
+    let fits = text.len() <= LONGEST_USER
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
+    if !fits || text == "root" {
+        value.problem(
+            "is not the name of an unprivileged user",
+            "write a name of a-z, 0-9, `-` and `_` other than `root`; it is made if the image has none",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn software(section: &Section<'_, '_>) -> Option<RunnerSoftware> {
+    let version = section.get("version").map_or(Some(None), |value| version(&value));
+    let sums = section.section("sha256", SHA256);
+    let mut sha256 = Some(BTreeMap::new());
+    for arch in Arch::ALL {
+        let Some(value) = sums.get(arch.as_str()) else { continue };
+        match (digest(&value), &mut sha256) {
+            (Some(digest), Some(all)) => {
+                all.insert(arch, digest);
+            }
+            _ => sha256 = None,
+        }
+    }
+    if let (Some(None), Some(sums)) = (&version, &sha256)
+        && !sums.is_empty()
+    {
+        section.problem(
+            "sha256",
+            "is given and `version` is not",
+            "a checksum belongs to one version: pin it with `version`",
+        );
+        return None;
+    }
+    let mirror = section.get("mirror").map_or(Some(None), |value| mirror(&value).map(Some));
+    let dir = section.get("dir").map_or(Some(DEFAULT_DIR.to_owned()), |value| dir(&value));
+    Some(RunnerSoftware { version: version?, sha256: sha256?, mirror: mirror?, dir: dir? })
+}
+
+/// `2.330.0`, or `latest`, which is none.
+fn version(value: &Value<'_, '_>) -> Option<Option<String>> {
+    let text = value.text()?;
+    if text == "latest" {
+        return Some(None);
+    }
+    let numbers: Vec<&str> = text.split('.').collect();
+    let fits = numbers.len() == 3
+        && numbers.iter().all(|n| (1..=5).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()));
+    if !fits {
+        value.problem(
+            "is not a version of GitHub's runner",
+            "write three numbers in quotes, as in `\"2.330.0\"`, or `latest`",
+        );
+        return None;
+    }
+    Some(Some(text.to_owned()))
+}
+
+fn digest(value: &Value<'_, '_>) -> Option<String> {
+    let text = value.text()?.to_ascii_lowercase();
+    let fits = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if !fits {
+        value.problem("is not a SHA-256", "write the 64 hexadecimal digits that the runner's release page shows");
+    }
+    fits.then_some(text)
+}
+
+fn mirror(value: &Value<'_, '_>) -> Option<String> {
+    let text = value.text()?.trim_end_matches('/');
+    let fits = text.parse::<http::Uri>().is_ok_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            && url.query().is_none()
+    });
+    if !fits || text.contains('#') {
+        value.problem(
+            "is not the base of a download URL",
+            "write `https://host/path`, without credentials: every machine and every job can read it",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn dir(value: &Value<'_, '_>) -> Option<String> {
+    let text = value.text()?.trim_end_matches('/');
+    let fits = text.starts_with('/') && text.len() > 1 && text.len() <= 255 && !text.chars().any(char::is_control);
+    if !fits {
+        value.problem("is not an absolute directory of the machine", "write a path such as `/opt/actions-runner`");
+    }
+    fits.then(|| text.to_owned())
+}

@@ -1,0 +1,166 @@
+//! Machines that boot, and fetch their runner's configuration from pacer.
+
+use std::time::Duration;
+
+use pacer_simulator::{
+    cloud::{Conditions, script},
+    faults::Fault,
+};
+use pacer_tests::{
+    pacer::TestPacer,
+    secrets::{Secret, found_in, found_under},
+    wait::eventually,
+    world::World,
+};
+use reqwest::StatusCode;
+use serde_json::Value;
+
+const SHORT: Duration = Duration::from_millis(300);
+const SOON: Duration = Duration::from_secs(30);
+
+async fn running() -> (World, TestPacer) {
+    let world = World::start().await;
+    let pacer = world.pacer_with_scripts().start().await;
+    world.deliver_to(&pacer);
+    (world, pacer)
+}
+
+fn one_time_token(world: &World, runner: &str) -> String {
+    script::value(&world.simulator.cloud.scripts()[runner], "PACER_TOKEN").expect("a script has a token")
+}
+
+/// The kinds of events and what they say, oldest first.
+async fn story_of(pacer: &TestPacer, runner: &str) -> Vec<(String, String)> {
+    let runner = pacer.api.get(&format!("/api/v1/runners/{runner}")).await.json();
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    runner["events"]
+        .as_array()
+        .expect("a runner has events")
+        .iter()
+        .map(|event| (text(event, "kind"), text(event, "detail")))
+        .collect()
+}
+
+async fn fetch(pacer: &TestPacer, token: &str) -> pacer_tests::api::Answer {
+    pacer.api.with_token(Some(token)).post("/api/runner/config").await
+}
+
+#[tokio::test]
+async fn a_machine_fetches_its_configuration_once_and_says_how_far_it_is() {
+    let (world, pacer) = running().await;
+    world.queue(3, SHORT);
+    world.settled().await;
+    for (runner, _) in world.simulator.cloud.scripts() {
+        let story = eventually("its last report is in", SOON, async || {
+            let story = story_of(&pacer, &runner).await;
+            story.iter().any(|(_, detail)| detail == "job-done").then_some(story)
+        })
+        .await;
+        let at = |kind: &str, detail: &str| {
+            let found = story.iter().position(|(k, d)| k == kind && d.contains(detail));
+            found.unwrap_or_else(|| panic!("{kind} {detail} is not in {story:?}"))
+        };
+        let order = [
+            at("runner.planned", ""),
+            at("runner.reported", "booted"),
+            at("runner.configured", "registered at GitHub as"),
+            at("runner.reported", "runner-ready"),
+            at("runner.busy", ""),
+            at("runner.reported", "job-done"),
+        ];
+        assert!(order.is_sorted(), "{story:?}");
+
+        let answer = fetch(&pacer, &one_time_token(&world, &runner)).await;
+        assert_eq!(answer.status, StatusCode::GONE, "{}", answer.text);
+    }
+    let audit = pacer.api.get("/api/v1/audit").await.text;
+    assert_eq!(audit.matches("audit.runner.config.refused").count(), 3, "{audit}");
+}
+
+#[tokio::test]
+async fn a_token_works_once_and_for_one_machine_at_a_time() {
+    let (world, pacer) = running().await;
+    // Nobody but this test fetches: the machines never boot.
+    world.simulator.cloud.set_conditions(Conditions { stuck: 1.0, ..Conditions::default() });
+    world.queue(1, SHORT);
+    let runner =
+        eventually("a machine is made", SOON, async || world.simulator.cloud.scripts().into_keys().next()).await;
+    let token = one_time_token(&world, &runner);
+    let (a, b, c, d) =
+        tokio::join!(fetch(&pacer, &token), fetch(&pacer, &token), fetch(&pacer, &token), fetch(&pacer, &token));
+    let answers = [a, b, c, d];
+    let given: Vec<_> = answers.iter().filter(|answer| answer.status == StatusCode::OK).collect();
+    assert_eq!(given.len(), 1, "{answers:?}");
+    let refused = [StatusCode::GONE, StatusCode::CONFLICT];
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK || refused.contains(&answer.status)));
+    assert_eq!(world.simulator.github.jit_configs().len(), 1, "GitHub was asked once");
+    let forged = token.replace(&runner, "pacer-small-zzzzzz");
+    assert_eq!(fetch(&pacer, &forged).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_github_that_is_away_when_a_machine_asks_delays_it() {
+    let (world, pacer) = running().await;
+    world.simulator.github.faults().next("jit", 2, Fault::Status { status: 503 });
+    world.queue(2, SHORT);
+    world.settled().await;
+    assert_eq!(world.simulator.cloud.made().len(), 2, "no machine was given up");
+    let _ = pacer;
+}
+
+#[tokio::test]
+async fn a_machine_that_never_asks_is_replaced_and_leaves_no_registration() {
+    let (world, pacer) = running().await;
+    world.simulator.cloud.set_conditions(Conditions { dead_before: 1.0, ..Conditions::default() });
+    world.queue(1, SHORT);
+    eventually("it is counted as lost", SOON, async || {
+        (pacer.api.metrics().await.sum("pacer_runners_lost_total", &[]) >= 1.0).then_some(())
+    })
+    .await;
+    assert!(world.simulator.github.jit_configs().is_empty(), "nobody asked for a configuration");
+    world.simulator.cloud.set_conditions(Conditions::default());
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn killed_while_machines_boot_it_hands_out_what_they_ask_for_after_the_restart() {
+    let world = World::with_seed(11).await;
+    let mut pacer = world.pacer_with_scripts().prepare();
+    world.simulator.cloud.set_conditions(Conditions { boot_ms: (0, 1_500), ..Conditions::default() });
+    for (round, ms) in [60u64, 200, 450, 900, 1_300].into_iter().enumerate() {
+        pacer.spawn();
+        pacer.alive().await;
+        world.deliver_to(&pacer);
+        world.queue(4 + round, SHORT);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        pacer.kill();
+    }
+    pacer.start().await;
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn neither_the_token_nor_the_configuration_is_written_anywhere() {
+    let world = World::start().await;
+    let pacer = world.pacer_with_scripts().section("telemetry: { log: \"trace,hyper=debug,h2=info\" }").start().await;
+    world.deliver_to(&pacer);
+    world.simulator.cloud.faults().next("create", 1, Fault::Garbage);
+    world.queue(3, SHORT);
+    world.settled().await;
+    let scripts = world.simulator.cloud.scripts();
+    for runner in scripts.keys() {
+        assert_eq!(fetch(&pacer, &one_time_token(&world, runner)).await.status, StatusCode::GONE);
+    }
+    let mut said = String::new();
+    for path in ["/api/v1/jobs", "/api/v1/runners", "/api/v1/audit", "/metrics", "/runners", "/jobs"] {
+        said.push_str(&pacer.api.get(path).await.text);
+    }
+    let jit_configs = world.simulator.github.jit_configs();
+    assert!(jit_configs.len() >= 3 && scripts.len() >= 3, "there is something to look for");
+    let mut secrets: Vec<Secret> =
+        jit_configs.iter().map(|config| Secret::new("a runner's configuration", config)).collect();
+    secrets.extend(scripts.keys().map(|runner| Secret::new("a one-time token", one_time_token(&world, runner))));
+    assert_eq!(found_in(said.as_bytes(), &secrets), Vec::<String>::new());
+    let own = ["config.yaml", "gh-app.pem"].map(|name| pacer.folder().join(name));
+    assert_eq!(found_under(pacer.folder(), &own, &secrets), Vec::<String>::new());
+}
