@@ -103,7 +103,14 @@ async fn story(way: Way) {
     }
     let check = pacer.command(&["check"]).all();
     assert!(check.contains(&format!("with {}", way.kind)), "{check}");
-    said.extend([page, check, pacer.command(&["plugin", "inspect", "simulated"]).all()]);
+    let commands: [&[&str]; 3] =
+        [&["plugin", "inspect", "simulated"], &["plugin", "inspect", "simulated", "--json"], &["plugin", "list"]];
+    for command in commands {
+        let told = pacer.command(command).all();
+        assert!(told.contains(way.kind), "{command:?}: {told}");
+        said.push_str(&told);
+    }
+    said.extend([page, check]);
     let mut secrets: Vec<_> = way.secrets.iter().map(|&secret| Secret::new(way.kind, secret)).collect();
     // Also within the header it travels in.
     secrets.push(Secret::new("a pair", STANDARD.encode(format!("pacer:{GIVEN}"))));

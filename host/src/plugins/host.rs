@@ -22,11 +22,9 @@ use super::{
     convert,
     egress::Egress,
     engine,
+    grant::{Grant, grants},
     load::{self, Linked, Loaded},
-    model::{
-        BackendError, Backends, Bootstrap, Description, Destruction, EndpointRequest, ErrorKind, Instance,
-        RunnerRequest,
-    },
+    model::{BackendError, Backends, Bootstrap, Description, Destruction, ErrorKind, Instance, RunnerRequest},
     state::{self, State},
 };
 use crate::{
@@ -61,23 +59,6 @@ enum Component {
     Loading,
     InForce(Arc<Loaded>),
     Refused(Arc<str>),
-}
-
-/// An endpoint that is granted, asked for, or both.
-#[derive(Debug, Clone, Serialize)]
-pub struct Grant {
-    pub endpoint: String,
-    /// Where it leads; none when it is asked for and not granted. Without secrets.
-    pub target: Option<String>,
-    /// What the host proves its identity with there, each by its kind. A component sees none of it.
-    pub credentials: Vec<&'static str>,
-    /// The proxy on the way there.
-    pub proxy: Option<String>,
-    /// What the component wants it for; none when it does not ask for it.
-    pub purpose: Option<String>,
-    pub required: bool,
-    /// Whoever may use it controls the machine behind it, as root.
-    pub root_equivalent: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -269,7 +250,9 @@ impl Slot {
                     backend.name = %name, digest = %loaded.linked.digest,
                     "backend `{name}` is {} {}", description.name, description.version
                 );
-                for grant in self.grants(&description.endpoints).iter().filter(|grant| grant.target.is_none()) {
+                for grant in
+                    grants(&self.lane.egress, &description.endpoints).iter().filter(|grant| grant.target.is_none())
+                {
                     warn!(
                         backend.name = %name,
                         "backend `{name}` wants the endpoint `{}` ({}), which `backends.{name}.endpoints` does not grant",
@@ -307,44 +290,14 @@ impl Slot {
         }
     }
 
-    fn grants(&self, wanted: &[EndpointRequest]) -> Vec<Grant> {
-        let mut grants: Vec<Grant> = self
-            .lane
-            .egress
-            .grants()
-            .map(|granted| {
-                let asked = wanted.iter().find(|asked| asked.name == granted.name.as_str());
-                Grant {
-                    endpoint: granted.name.to_string(),
-                    target: Some(granted.target.to_owned()),
-                    credentials: granted.credentials.to_vec(),
-                    proxy: granted.proxy,
-                    purpose: asked.map(|asked| asked.purpose.clone()),
-                    required: asked.is_some_and(|asked| asked.required),
-                    root_equivalent: is_root_equivalent(granted.target),
-                }
-            })
-            .collect();
-        let is_granted = |name: &str| self.lane.egress.grants().any(|granted| granted.name.as_str() == name);
-        grants.extend(wanted.iter().filter(|asked| !is_granted(&asked.name)).map(|asked| Grant {
-            endpoint: asked.name.clone(),
-            target: None,
-            credentials: Vec::new(),
-            proxy: None,
-            purpose: Some(asked.purpose.clone()),
-            required: asked.required,
-            root_equivalent: false,
-        }));
-        grants
-    }
-
     fn status(&self) -> BackendStatus {
         let component = self.component.borrow().clone();
         let loaded = match &component {
             Component::InForce(loaded) => Some(loaded),
             Component::Loading | Component::Refused(_) => None,
         };
-        let grants = self.grants(loaded.map_or(&[], |loaded| &loaded.description.endpoints));
+        let wanted = loaded.map_or(&[][..], |loaded| &loaded.description.endpoints);
+        let grants = grants(&self.lane.egress, wanted);
         let missing = grants.iter().find(|grant| grant.required && grant.target.is_none());
         let health = match (&component, self.lane.trouble(), missing) {
             (Component::Loading, _, _) => Health::Loading,
@@ -372,22 +325,6 @@ impl Slot {
             operations: self.lane.stats(),
         }
     }
-}
-
-impl Grant {
-    /// How it is reached and as whom, for people; empty where nothing is to be said.
-    pub fn manner(&self) -> String {
-        let credentials = (!self.credentials.is_empty()).then(|| format!(" with {}", self.credentials.join(" and ")));
-        let proxy = self.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}"));
-        credentials.unwrap_or_default() + &proxy.unwrap_or_default()
-    }
-}
-
-/// Sockets whose owner is root on that machine to whoever may use them.
-fn is_root_equivalent(target: &str) -> bool {
-    ["docker.sock", "podman.sock", "containerd.sock", "libvirt-sock", "incus", "lxd"]
-        .iter()
-        .any(|name| target.contains(name))
 }
 
 /// Puts an answer of the contract in the host's words.
