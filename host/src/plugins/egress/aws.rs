@@ -290,16 +290,19 @@ mod tests {
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
     fn signature(service: &str, token: Option<&str>, request: Request<&str>) -> String {
+        let keys = Credentials::new(ID, SECRET, token.map(str::to_owned), None, "test");
+        signed_at("2015-08-30T12:36:00Z", keys, service, request)
+    }
+
+    fn signed_at(now: &str, keys: Credentials, service: &str, request: Request<&str>) -> String {
         let signer = Signer {
             region: "us-east-1".to_owned(),
             service: service.to_owned(),
             keys: Keys::Given(Credentials::new("unused", "unused", None, None, "test")),
             clock: std::sync::Arc::new(SystemClock),
         };
-        let keys = Credentials::new(ID, SECRET, token.map(str::to_owned), None, "test");
         let (mut parts, body) = request.into_parts();
-        let now = "2015-08-30T12:36:00Z".parse().unwrap();
-        signer.sign_with(keys, now, &mut parts, body.as_bytes()).unwrap();
+        signer.sign_with(keys, now.parse().unwrap(), &mut parts, body.as_bytes()).unwrap();
         parts.headers[header::AUTHORIZATION].to_str().unwrap().to_owned()
     }
 
@@ -338,5 +341,42 @@ mod tests {
             signature("service", Some(token), request)
                 .ends_with("Signature=85d96828115b5dc0cfc3bd16ad9e210dd772bbebba041836c64533a82be05ead")
         );
+    }
+
+    #[test]
+    fn signatures_are_those_of_the_suite() {
+        let letters = "-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let (all, query) = (format!("/{letters}"), format!("/?{letters}={letters}"));
+        for (method, path, expected) in [
+            (
+                "GET",
+                "/?Param2=value2&Param1=value1",
+                "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+            ),
+            ("GET", &query, "9c3e54bfcdf0b19771a7f523ee5669cdf59bc7cc0884027167c21bb143a40197"),
+            ("GET", &all, "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f"),
+            ("GET", "//example//", "9a624bd73a37c9a373b5312afbebe7a714a789de108f0bdfe846570885f57e84"),
+            ("GET", "/example/..", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+            ("POST", "/?Param1=value1", "28038455d6de14eafc1f9222cf5aa6f1a96197d7deb8263271d420d138af7f11"),
+        ] {
+            let request = Request::builder().method(method).uri(path).header("host", "example.amazonaws.com");
+            let signed = signature("service", None, request.body("").unwrap());
+            assert!(signed.ends_with(expected), "{method} {path}: {signed}");
+        }
+    }
+
+    #[test]
+    fn signatures_are_those_of_s3() {
+        for (query, expected) in [
+            ("lifecycle", "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"),
+            ("max-keys=2&prefix=J", "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
+        ] {
+            let keys = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+            let keys = Credentials::new("AKIAIOSFODNN7EXAMPLE", keys, None, None, "test");
+            let request = Request::get(format!("/?{query}")).header("host", "examplebucket.s3.amazonaws.com");
+            let signed = signed_at("2013-05-24T00:00:00Z", keys, "s3", request.body("").unwrap());
+            assert!(signed.contains("SignedHeaders=host;x-amz-content-sha256;x-amz-date, "), "{signed}");
+            assert!(signed.ends_with(expected), "{query}: {signed}");
+        }
     }
 }
