@@ -7,6 +7,7 @@ mod compiling;
 mod credentials;
 mod limits;
 mod loading;
+mod moto;
 mod network;
 mod secrets;
 mod support;

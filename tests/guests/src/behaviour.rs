@@ -112,6 +112,14 @@ pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
             let (endpoint, path, name, value) = (next(), next(), next(), next());
             get(call, endpoint, path, &[(name, value)])
         }
+        "post-form" => {
+            let (endpoint, path, form) = (next(), next(), next());
+            let mut request = Request::post(endpoint, path).header("content-type", "application/x-www-form-urlencoded");
+            request.body = form.as_bytes().to_vec();
+            let response = request.send(call)?;
+            let status = response.status;
+            Ok(format!("{status} {}", String::from_utf8_lossy(&response.bytes(32 << 20)?)))
+        }
         "find" => {
             let (endpoint, path, reversed) = (next(), next(), next());
             let body = get(call, endpoint, path, &[])?;
