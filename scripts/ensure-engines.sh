@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that the real things the tests run against are there: a container engine, what its runners' image is made
-# of, a browser. Says what it installs before it does. What stays missing is said; with CI=true it is a failure.
+# of, a daemon for virtual machines with a kernel for its guests, a browser. Says what it installs before it does. What stays missing is said; with CI=true it is a failure.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin
@@ -10,6 +10,11 @@ missing_packages() {
     # A busybox that needs no libraries: the runners' image is nothing but this file and a script.
     dpkg-query -W -f '${Status}\n' busybox-static 2>/dev/null | grep -q 'ok installed' || echo busybox-static
     command -v chromium >/dev/null || echo chromium
+    # A daemon for virtual machines, and what emulates them.
+    command -v libvirtd >/dev/null || echo libvirt-daemon libvirt-daemon-driver-qemu
+    command -v virsh >/dev/null || echo libvirt-clients
+    # Together, or apt takes one away for the other.
+    command -v qemu-system-x86_64 >/dev/null && command -v qemu-img >/dev/null || echo qemu-system-x86 qemu-utils
 }
 
 packages=$(missing_packages | tr '\n' ' ')
@@ -23,8 +28,14 @@ if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; th
     packages=$(missing_packages | tr '\n' ' ')
 fi
 
+tests/engines/guest.sh fetch || say "there is no kernel for guests"
+
+moto=""
+tests/engines/moto.sh || moto="moto_server (python3 -m venv target/moto && target/moto/bin/pip install 'moto[server,ec2]')"
+
 problem=""
-[ -z "$packages" ] || problem="missing Debian packages: $packages(apt-get install $packages)"
+[ -z "$moto" ] || problem="missing: $moto"
+[ -z "$packages" ] || problem="${problem:+$problem; }missing Debian packages: $packages(apt-get install $packages)"
 [ "$(id -u)" = 0 ] || problem="${problem:+$problem; }a private container engine needs root, and this is not root"
 [ -n "$problem" ] || exit 0
 in_ci && fail "CI=true and not everything that the tests run against is here: $problem"

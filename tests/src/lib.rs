@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod browser;
 pub mod engine;
 pub mod guard;
+pub mod libvirt;
 pub mod metrics;
 pub mod pacer;
 pub mod process;

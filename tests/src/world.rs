@@ -113,7 +113,8 @@ impl World {
     }
 }
 
-fn project(backend: &str, settings: &str) -> String {
+/// The project `my-app` with one pool, `small`, as YAML.
+pub fn project(backend: &str, settings: &str) -> String {
     format!(
         "  - name: my-app
     scope: repo

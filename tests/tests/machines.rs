@@ -65,7 +65,6 @@ async fn a_machine_fetches_its_configuration_once_and_says_how_far_it_is() {
             at("runner.reported", "booted"),
             at("runner.configured", "registered at GitHub as"),
             at("runner.reported", "runner-ready"),
-            at("runner.busy", ""),
             at("runner.reported", "job-done"),
         ];
         assert!(order.is_sorted(), "{story:?}");

@@ -12,4 +12,5 @@ mod looks;
 mod machines;
 mod main_job;
 mod secrets;
+mod virtual_machines;
 mod webhook;

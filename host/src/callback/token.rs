@@ -55,6 +55,12 @@ impl Tokens {
         format!("{runner}.{}", hex::encode(self.sign(purpose, runner.as_str()))).into()
     }
 
+    /// The part of a token that must not be told: the rest is the runner's name.
+    pub fn secret_part(token: &SecretString) -> SecretString {
+        let token = token.expose_secret();
+        token.rsplit_once('.').map_or(token, |(_, signature)| signature).into()
+    }
+
     /// The runner a token speaks for, if it is one of ours and for this purpose.
     pub fn verify(&self, purpose: Purpose, token: &str) -> Option<RunnerName> {
         let (runner, signature) = token.rsplit_once('.').filter(|_| token.len() <= LONGEST)?;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bootstrap,
-    callback::{Machines, Purpose, Refusal},
+    callback::{Machines, Purpose, Refusal, Tokens},
     config::{self, BootstrapKind, BootstrapMode, Pool},
     github::{GitHubError, JitRunner, Registration},
     plugins::{BackendError, Bootstrap, ErrorKind},
@@ -95,7 +95,8 @@ impl Executor {
             BootstrapMode::Callback => {
                 let token = self.parts.tokens.issue(Purpose::Config, &runner.name);
                 let url = self.parts.config.server.public_url.trim_end_matches('/').to_owned();
-                (None, bootstrap::Source::Callback { url, token: token.clone() }, token)
+                let secret = Tokens::secret_part(&token);
+                (None, bootstrap::Source::Callback { url, token }, secret)
             }
             BootstrapMode::Inline => {
                 let JitRunner { id, config } = self.register(pool, registration).await.map_err(Failure::GitHub)?;

@@ -1,6 +1,7 @@
 //! Signatures before a server that checks them: moto, an emulation of AWS, with its checks turned on.
 
 use std::{
+    ffi::OsStr,
     fs::OpenOptions,
     io::Write as _,
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{World, run};
+use crate::support::{World, run, target};
 
 /// It loads a large library before it listens.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -24,7 +25,9 @@ impl Moto {
     /// None where it is not installed.
     fn start() -> Option<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let child = Command::new("moto_server")
+        // Where `make test` puts it, or where the system has it.
+        let own = target().join("moto/bin/moto_server");
+        let child = Command::new(if own.exists() { own.as_os_str() } else { OsStr::new("moto_server") })
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .env("INITIAL_NO_AUTH_ACTION_COUNT", SETUP)
             .stdin(Stdio::null())
@@ -88,7 +91,7 @@ fn element<'x>(xml: &'x str, name: &str) -> &'x str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_checks_signatures_takes_them() {
     let Some(moto) = Moto::start() else {
-        return not_run("there is no moto_server (pip install 'moto[server,ec2]')");
+        return not_run("there is no moto_server (tests/engines/moto.sh installs it)");
     };
     let policy = "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%7B%22Effect%22%3A%22Allow%22%2C\
                   %22Action%22%3A%22ec2%3ADescribe%2A%22%2C%22Resource%22%3A%22%2A%22%7D%7D";

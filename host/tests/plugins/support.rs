@@ -25,7 +25,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 /// What `describe` does, as it stands in the guest.
 const ON_DESCRIBE: &str = "on-describe:answer";
 
-fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_pacer")).parent().and_then(Path::parent).unwrap();
     beside.to_owned()
 }

@@ -4,7 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::{Cache, Context, Error, http::Transport, parse};
+use crate::{
+    Cache, Context, Error,
+    connect::{Connector, Nowhere},
+    http::Transport,
+    parse,
+};
 
 /// Kept back from the deadline, so that an error of ours arrives before the host ends the call.
 const MARGIN: Duration = Duration::from_millis(250);
@@ -19,6 +24,8 @@ pub struct Call<'a, S> {
     pub backend: String,
     /// How requests leave.
     pub transport: &'a dyn Transport,
+    /// How streams are opened.
+    pub connector: &'a dyn Connector,
     /// The memory across calls.
     pub cache: &'a dyn Cache,
     started: Instant,
@@ -34,17 +41,24 @@ impl<'a, S: DeserializeOwned> Call<'a, S> {
             operation_id: context.operation_id,
             backend: context.backend,
             transport,
+            connector: &Nowhere,
             cache,
             started: Instant::now(),
             limit: deadline.saturating_sub(MARGIN.min(deadline / 4)),
         })
+    }
+
+    /// The same call with a way to open streams.
+    #[must_use]
+    pub fn with_connector(self, connector: &'a dyn Connector) -> Self {
+        Self { connector, ..self }
     }
 }
 
 #[cfg(target_family = "wasm")]
 impl<S: DeserializeOwned> Call<'static, S> {
     pub(crate) fn from_host(context: Context) -> Result<Self, Error> {
-        Self::new(context, &crate::wasi::Wasi, &crate::wasi::Wasi)
+        Ok(Self::new(context, &crate::wasi::Wasi, &crate::wasi::Wasi)?.with_connector(&crate::wasi::Wasi))
     }
 }
 

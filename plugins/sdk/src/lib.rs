@@ -2,7 +2,7 @@
 //!
 //! What holds here:
 //! * A backend reaches the world through its [`Call`] only. Its logic therefore runs natively against a scripted
-//!   [`http::Transport`] or a real engine ([`testing`]), and in the sandbox, unchanged.
+//!   [`http::Transport`], a [`connect::Connector`] or a real engine ([`testing`]), and in the sandbox, unchanged.
 //! * Every wait ends by the call's deadline; every body is read up to a stated size.
 //! * A request's body is never part of an error, a log line or a `Debug` text: it may hold the bootstrap.
 

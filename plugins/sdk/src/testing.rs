@@ -3,14 +3,15 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
-    io::{BufRead, BufReader, Cursor, Write},
+    io::{self, BufRead, BufReader, Cursor, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     Cache, Context, Error,
+    connect::{Connection, Connector},
     http::{Request, Response, Transport},
 };
 
@@ -122,5 +123,52 @@ impl Transport for Socket {
             }
         }
         Ok(Response::new(request.to_string(), status, headers, Box::new(reader)))
+    }
+}
+
+impl Connector for Socket {
+    fn connect(&self, endpoint: &str, limit: Duration) -> Result<Box<dyn Connection>, Error> {
+        let stream = UnixStream::connect(&self.0).map_err(|e| Error::unavailable(format!("`{endpoint}`: {e}")))?;
+        Ok(Box::new(Timed { stream, until: Instant::now() + limit }))
+    }
+}
+
+/// A stream whose reads and writes fail with `TimedOut` at its end, as the sandbox's do.
+pub struct Timed {
+    /// The stream.
+    pub stream: UnixStream,
+    /// Its end.
+    pub until: Instant,
+}
+
+impl Timed {
+    /// What is left; a timeout of zero would mean none to the system.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+/// The system says `WouldBlock` of a timeout.
+fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(into).map_err(timed_out)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(from).map_err(timed_out)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -18,6 +18,7 @@ use crate::{
             },
         },
     },
+    connect::{Connection, Connector},
     http::{Request, Response, Transport},
 };
 
@@ -132,9 +133,34 @@ pub struct Stream {
     _connection: connect::Connection,
 }
 
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(into)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.writer.write(from)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl Connector for Wasi {
+    fn connect(&self, endpoint: &str, limit: Duration) -> Result<Box<dyn Connection>, Error> {
+        Ok(Box::new(stream(endpoint, limit)?))
+    }
+}
+
 /// Connects to a granted endpoint. Reads and writes end with what is left of the call.
 pub fn open<S>(call: &crate::Call<'_, S>, endpoint: &str) -> Result<Stream, Error> {
-    let until = Some(Instant::now() + call.remaining());
+    stream(endpoint, call.remaining())
+}
+
+fn stream(endpoint: &str, limit: Duration) -> Result<Stream, Error> {
+    let until = Some(Instant::now() + limit);
     let connection = connect::open(endpoint)?;
     let reader = Reader { stream: connection.input(), until, _owner: None };
     Ok(Stream { reader, writer: Writer { stream: connection.output(), until }, _connection: connection })

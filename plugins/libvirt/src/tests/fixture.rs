@@ -1,0 +1,214 @@
+//! A real daemon for as long as tests want it, and one test's view of it.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pacer_backend::{Backend, Bootstrap, Destruction, Error, Instance, testing::Socket};
+use serde_json::{Value, json};
+
+use super::{call, request};
+use crate::Machines;
+
+/// No single thing takes a healthy daemon longer, even on a busy machine that emulates in software.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The volume that disks are copies of.
+pub const BASE: &str = "base.qcow2";
+
+/// A daemon for as long as some test holds it.
+pub struct Engine {
+    pub socket: PathBuf,
+    dir: String,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = Command::new(script("libvirtd.sh")).args(["stop", &self.dir]).status();
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/engines").join(name)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is told by its environment what it may use")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|e| e.to_string())?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+}
+
+/// Says that a test does not run; in CI that is a failure.
+fn not_run(why: &str) {
+    assert!(variable("CI").as_deref() != Some("true"), "CI needs what is missing here: {why}");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("NOT RUN: {test}: {why}\n");
+    // Past the capture of the test's output: what did not run must be seen.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(list) = variable("PACER_NOT_RUN") {
+        let list = std::fs::OpenOptions::new().create(true).append(true).open(list);
+        list.and_then(|mut list| list.write_all(line.as_bytes())).expect("the list of what did not run can be written");
+    }
+}
+
+/// The daemon that the tests of this process share; it ends with the last of them.
+fn engine() -> Option<Arc<Engine>> {
+    static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(engine) = shared.upgrade() {
+        return Some(engine);
+    }
+    let dir = format!("/tmp/pacer-lv-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let started = run(Command::new(script("libvirtd.sh")).args(["start", &dir])).and_then(|socket| {
+        let engine = Engine { socket: socket.into(), dir };
+        virsh(&engine, &["vol-create-as", "default", BASE, "64M", "--format", "qcow2"])?;
+        Ok(Arc::new(engine))
+    });
+    match started {
+        Ok(engine) => {
+            *shared = Arc::downgrade(&engine);
+            Some(engine)
+        }
+        Err(why) => {
+            not_run(&format!("no libvirt daemon: {why}"));
+            None
+        }
+    }
+}
+
+fn virsh(engine: &Engine, arguments: &[&str]) -> Result<String, String> {
+    let uri = format!("qemu+unix:///session?socket={}", engine.socket.display());
+    run(Command::new("virsh").args(["-q", "-c", &uri]).args(arguments))
+}
+
+/// One test's view of the daemon: an owner of its own, and all its machines removed in the end.
+pub struct Fixture {
+    pub engine: Arc<Engine>,
+    pub owner: String,
+    pub settings: Value,
+}
+
+impl Fixture {
+    pub fn new(owner: &str) -> Option<Self> {
+        // The machine is shared, and emulation needs no processor of its own.
+        let settings = json!({ "uri": "qemu:///session", "cpu_overcommit": 1000, "memory_reserve": "1m" });
+        Some(Self { engine: engine()?, owner: owner.to_owned(), settings })
+    }
+
+    pub fn with<T>(&self, act: impl FnOnce(&crate::C<'_>) -> T) -> T {
+        call(&Socket(self.engine.socket.clone()), &self.settings, PATIENCE, act)
+    }
+
+    /// A machine's name, unique among the tests that share a daemon.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.owner)
+    }
+
+    /// Settings of a machine that finds nothing to boot.
+    pub fn pool(more: &Value) -> Value {
+        let mut pool = json!({
+            "base_image": BASE, "network": "none", "cpus": 1, "memory": "64m", "domain_type": "qemu",
+        });
+        pool.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        pool
+    }
+
+    pub fn create(&self, name: &str, more: &Value) -> Result<Instance, Error> {
+        self.boot(name, more, Bootstrap::CloudInit("#cloud-config\n{}\n".into()))
+    }
+
+    pub fn boot(&self, name: &str, more: &Value, bootstrap: Bootstrap) -> Result<Instance, Error> {
+        let request = request(&self.name(name), &self.owner, &Self::pool(more), bootstrap);
+        self.with(|call| Machines::create(call, request))
+    }
+
+    pub fn get(&self, handle: &str) -> Option<Instance> {
+        self.with(|call| Machines::get(call, handle)).expect("the daemon answers")
+    }
+
+    pub fn list(&self) -> Vec<Instance> {
+        let page = self.with(|call| Machines::list(call, &self.owner, None)).expect("the daemon answers");
+        assert_eq!(page.next, None);
+        page.instances
+    }
+
+    pub fn destroy(&self, handle: &str, grace: Duration) -> Destruction {
+        let grace = u64::try_from(grace.as_millis()).expect("a short grace");
+        self.with(|call| Machines::destroy(call, handle, grace)).expect("the daemon answers")
+    }
+
+    pub fn log(&self, handle: &str, max: u32) -> String {
+        self.with(|call| Machines::console_log(call, handle, max)).expect("the daemon answers")
+    }
+
+    /// Where the daemon keeps everything.
+    pub fn dir(&self) -> &str {
+        &self.engine.dir
+    }
+
+    /// libvirt's own client.
+    pub fn virsh(&self, arguments: &[&str]) -> String {
+        virsh(&self.engine, arguments).expect("the daemon's own client succeeds")
+    }
+
+    /// This owner's machines and volumes, as libvirt's own client and the file system tell them.
+    pub fn left(&self) -> Vec<String> {
+        let mut left: Vec<String> = self.virsh(&["list", "--all", "--name"]).lines().map(str::to_owned).collect();
+        left.extend(self.virsh(&["vol-list", "default"]).lines().map(str::to_owned));
+        let pool = Path::new(&self.engine.dir).join("pool");
+        let files = std::fs::read_dir(pool).expect("the pool is a directory").flatten();
+        left.extend(files.map(|file| file.file_name().to_string_lossy().into_owned()));
+        left.retain(|name| name.contains(&self.owner));
+        left
+    }
+
+    /// Makes the guest's kernel and returns a template that boots it; none if there is no kernel.
+    pub fn guest(&self) -> Option<String> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = format!("{}/guest", self.engine.dir);
+        let made = Path::new(&dir).join("vmlinuz").exists();
+        if let Err(why) =
+            if made { Ok(String::new()) } else { run(Command::new(script("guest.sh")).args(["build", &dir])) }
+        {
+            not_run(&why);
+            return None;
+        }
+        Some(include_str!("guest.xml").replace("GUEST", &dir))
+    }
+
+    pub fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(started.elapsed() < PATIENCE, "waiting for {what} took too long");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let listed = self.with(|call| Machines::list(call, &self.owner, None));
+        for left in listed.map(|page| page.instances).unwrap_or_default() {
+            let _ = self.with(|call| Machines::destroy(call, &left.handle, 0));
+        }
+        if !std::thread::panicking() {
+            assert_eq!(self.left(), Vec::<String>::new(), "left at the daemon");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+#!/bin/sh
+# A private libvirt daemon for tests: own data, own socket, no root, nothing of the machine's touched.
+#
+#   libvirtd.sh start DIR    starts it and prints the path of its socket
+#   libvirtd.sh stop DIR     ends it with its machines and removes what it left
+#
+# DIR is an absolute path of at most 40 characters (a unix socket's path has 107, and QEMU's lie deep below).
+# It is a session daemon: `qemu:///session` and `test:///default` are behind its socket. Started by root it runs as
+# `nobody`, so it has no hardware acceleration. Its storage pool `default` is a directory of DIR; it has no networks.
+set -eu
+
+# The first start asks QEMU what it can do, which takes seconds; a busy machine takes longer.
+PATIENCE_SECONDS=90
+# A daemon ends within a second; its machines outlive it and are ended by themselves.
+STOP_SECONDS=20
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+
+fail() {
+    echo "libvirtd.sh: $1" >&2
+    exit 1
+}
+
+usage() {
+    echo "usage: $0 start|stop DIR" >&2
+    exit 2
+}
+
+# ask COMMAND…: the engine's own client.
+ask() {
+    virsh -q -c "qemu+unix:///session?socket=$dir/libvirt-sock" "$@"
+}
+
+# mine PID: whether this process is a daemon of DIR, and not a stranger that got the number.
+mine() {
+    tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q "libvirtd.*--config $dir/libvirtd.conf "
+}
+
+# machines: the QEMU processes that belong to DIR.
+machines() {
+    for process in /proc/[0-9]*; do
+        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q "qemu-system.*$dir/"; then
+            echo "${process#/proc/}"
+        fi
+    done 2>/dev/null
+}
+
+start() {
+    missing=
+    for tool in libvirtd virsh qemu-img setpriv; do
+        command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
+    done
+    [ -z "$missing" ] || fail "missing:$missing; install them with \`apt-get install -y --no-install-recommends libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils\`"
+    if [ -f "$dir/pid" ] && mine "$(cat "$dir/pid")"; then
+        fail "a daemon of \`$dir\` runs already; stop it with \`$0 stop $dir\`"
+    fi
+    mkdir -p "$dir/pool" "$dir/home" "$dir/run" "$dir/cache" "$dir/data" "$dir/config/libvirt"
+    cat >"$dir/libvirtd.conf" <<END
+unix_sock_dir = "$dir"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+END
+    # Without cgroups, security labels and a log daemon it needs nothing of the machine.
+    cat >"$dir/config/libvirt/qemu.conf" <<END
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+END
+    as=
+    if [ "$(id -u)" = 0 ]; then
+        as="setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs"
+        chown -R 65534:65534 "$dir"
+    fi
+    # `setsid` keeps a Ctrl-C of the caller's terminal from ending it before its machines are removed.
+    # shellcheck disable=SC2086
+    (cd "$dir" && exec setsid env -i PATH="$PATH" HOME="$dir/home" XDG_RUNTIME_DIR="$dir/run" XDG_CACHE_HOME="$dir/cache" \
+        XDG_DATA_HOME="$dir/data" XDG_CONFIG_HOME="$dir/config" $as \
+        libvirtd --config "$dir/libvirtd.conf" --pid-file "$dir/pid") >"$dir/log" 2>&1 </dev/null &
+    pid=$!
+    waited=0
+    until ask uri >/dev/null 2>&1; do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            tail -n 5 "$dir/log" >&2
+            fail "the daemon ended at its start; its whole log is \`$dir/log\`"
+        fi
+        [ "$waited" -lt $((PATIENCE_SECONDS * 10)) ] || { stop; fail "no answer within $PATIENCE_SECONDS s"; }
+        waited=$((waited + 1))
+        sleep 0.1
+    done
+    ask pool-list --name | grep -qx default ||
+        ask pool-create-as default dir --target "$dir/pool" >/dev/null || { stop; fail "no storage pool"; }
+    echo "$dir/libvirt-sock"
+}
+
+stop() {
+    pid=$(cat "$dir/pid" 2>/dev/null || true)
+    if [ -n "$pid" ] && mine "$pid"; then
+        kill "$pid" 2>/dev/null || true
+        waited=0
+        while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt $((STOP_SECONDS * 10)) ]; do
+            waited=$((waited + 1))
+            sleep 0.1
+        done
+        if kill -0 "$pid" 2>/dev/null; then
+            echo "libvirtd.sh: ended by force after $STOP_SECONDS s" >&2
+            kill -9 "$pid" 2>/dev/null || true
+        fi
+    fi
+    # Machines outlive their daemon.
+    for machine in $(machines); do
+        kill -9 "$machine" 2>/dev/null || true
+    done
+    rm -rf "$dir"
+}
+
+[ $# = 2 ] || usage
+dir=${2%/}
+case $dir in
+/*) ;;
+*) fail "\`$2\` is not an absolute path" ;;
+esac
+case $dir in
+*[!A-Za-z0-9/._-]*) fail "\`$dir\` has characters that a daemon's configuration would have to quote" ;;
+esac
+[ "${#dir}" -le 40 ] || fail "\`$dir\` is too long for a unix socket; at most 40 characters"
+case $1 in
+start) start ;;
+stop) stop ;;
+*) usage ;;
+esac
