@@ -26,6 +26,10 @@ pub const SESSION_TOKEN: &str = "canary-given-aws-session-0123456789abcdef";
 pub const METADATA_TOKEN: &str = "canary-metadata-token-0123456789abcdef";
 /// What the token service gives out, for [`CLIENT`].
 pub const TOKEN: &str = "canary-given-token-0123456789abcdef";
+/// What a workload shows to be somebody, and keys that may do nothing but take a role.
+pub const WEB_IDENTITY: &str = "canary-web-identity-0123456789abcdef";
+pub const BASE_ACCESS_KEY_ID: &str = "AKIDMAYTAKETHEROLE";
+pub const BASE_SECRET: &str = "canary-base-aws-secret-0123456789abcdef";
 /// The `Authorization` of a client of the token service, and of a container that asks for its keys.
 pub const CLIENT: &str = "canary-client-secret-0123456789abcdef";
 pub const CONTAINER: &str = "canary-container-token-0123456789abcdef";
@@ -114,6 +118,18 @@ impl Guard {
                     Some(_) | None => StatusCode::NOT_FOUND.into_response(),
                 }
             }
+            // AWS's token service, which trades an identity for a role.
+            "/" => {
+                let form = String::from_utf8_lossy(&body);
+                let by_key = form.contains("Action=AssumeRole&")
+                    && has("authorization", &format!("AWS4-HMAC-SHA256 Credential={BASE_ACCESS_KEY_ID}/"));
+                let by_identity = form.contains("Action=AssumeRoleWithWebIdentity&") && form.contains(WEB_IDENTITY);
+                match (by_key, by_identity) {
+                    (true, _) => assumed("AssumeRole"),
+                    (_, true) => assumed("AssumeRoleWithWebIdentity"),
+                    (false, false) => refuse(),
+                }
+            }
             path if path.starts_with("/v1/") => {
                 if !self.inside.proof.iter().all(|(name, part)| has(name, part)) {
                     return refuse();
@@ -152,4 +168,16 @@ impl Guard {
             Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
         }
     }
+}
+
+/// The keys of a role.
+fn assumed(action: &str) -> Response {
+    let xml = format!(
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><AssumedRoleUser>\
+         <AssumedRoleId>AROA:pacer</AssumedRoleId><Arn>arn:aws:sts::123456789012:assumed-role/the-role/pacer</Arn>\
+         </AssumedRoleUser><Credentials><AccessKeyId>{ACCESS_KEY_ID}</AccessKeyId>\
+         <SecretAccessKey>{SECRET_ACCESS_KEY}</SecretAccessKey><SessionToken>{SESSION_TOKEN}</SessionToken>\
+         <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></{action}Result></{action}Response>"
+    );
+    ([("content-type", "text/xml")], xml).into_response()
 }

@@ -46,7 +46,14 @@ impl Way {
         let scope = format!("AWS4-HMAC-SHA256 Credential={}/", guard::ACCESS_KEY_ID);
         let proof = [("authorization", scope.as_str()), ("x-amz-security-token", guard::SESSION_TOKEN)];
         Self {
-            secrets: &[guard::SECRET_ACCESS_KEY, guard::SESSION_TOKEN, guard::METADATA_TOKEN, guard::CONTAINER],
+            secrets: &[
+                guard::SECRET_ACCESS_KEY,
+                guard::SESSION_TOKEN,
+                guard::METADATA_TOKEN,
+                guard::CONTAINER,
+                guard::WEB_IDENTITY,
+                guard::BASE_SECRET,
+            ],
             environment,
             ..Self::new(credential, kind, &proof)
         }
@@ -56,8 +63,10 @@ impl Way {
 /// A job is served, then the cloud tells all it was sent, and everything is searched.
 async fn story(way: Way) {
     let world = World::start().await;
-    // What opens the door to the keys is not for the cloud, which cannot tell it.
-    let sent = |secret: &&str| ![guard::METADATA_TOKEN, guard::CONTAINER].contains(secret);
+    // What opens the door to keys is not for the cloud, which cannot tell it.
+    let sent = |secret: &&str| {
+        ![guard::METADATA_TOKEN, guard::CONTAINER, guard::WEB_IDENTITY, guard::BASE_SECRET].contains(secret)
+    };
     let knows: Vec<String> = way.secrets.iter().copied().filter(sent).map(str::to_owned).collect();
     let guard = Guard::start(&world.simulator.cloud_url, &way.proof, &knows).await;
     let endpoint = format!("{{ url: \"{}\", credential: {} }}", guard.url, way.credential.replace("GUARD", &guard.url));
@@ -68,10 +77,12 @@ async fn story(way: Way) {
         .auth("{ token: \"${PACER_TOKEN}\" }")
         .env("PACER_TOKEN", API_TOKEN)
         .section("telemetry: { log: \"trace,hyper=debug,h2=info\" }");
-    for (name, value) in way.environment {
-        builder = builder.env(name, &value.replace("GUARD", &guard.url));
-    }
     let aws = tempfile::tempdir().expect("a folder for AWS's files");
+    let files = aws.path().to_str().expect("temporary folders have plain names");
+    fs::write(aws.path().join("web-identity"), guard::WEB_IDENTITY).expect("the file can be written");
+    for (name, value) in way.environment {
+        builder = builder.env(name, &value.replace("GUARD", &guard.url).replace("FILES", files));
+    }
     for (name, text) in [("AWS_CONFIG_FILE", ""), ("AWS_SHARED_CREDENTIALS_FILE", way.profile.as_deref().unwrap_or(""))]
     {
         let path = aws.path().join(name);
@@ -162,6 +173,31 @@ async fn a_profile_of_aws() {
     );
     let way = Way::given_keys(credential, "AWS signature, as a profile", &[]);
     story(Way { profile: Some(profile), ..way }).await;
+}
+
+#[tokio::test]
+async fn a_role_that_a_profile_of_aws_takes() {
+    let credential = "{ aws_sigv4: { region: eu-west-1, service: ec2, profile: at-work } }";
+    let profile = format!(
+        "[at-work]\nrole_arn = arn:aws:iam::123456789012:role/the-role\nsource_profile = base\n\
+         [base]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+        guard::BASE_ACCESS_KEY_ID,
+        guard::BASE_SECRET
+    );
+    let environment = &[("AWS_ENDPOINT_URL_STS", "GUARD")];
+    let way = Way::given_keys(credential, "AWS signature, as a profile", environment);
+    story(Way { profile: Some(profile), ..way }).await;
+}
+
+#[tokio::test]
+async fn the_web_identity_of_a_container() {
+    let credential = "{ aws_sigv4: { region: eu-west-1, service: ec2, role: container } }";
+    let environment = &[
+        ("AWS_ENDPOINT_URL_STS", "GUARD"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "FILES/web-identity"),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/the-role"),
+    ];
+    story(Way::given_keys(credential, "AWS signature, as the container's role", environment)).await;
 }
 
 #[tokio::test]
