@@ -27,13 +27,13 @@ const LOGIN: &str = "Basic cGFjZXI6czNjcmV0";
 
 /// Takes `CONNECT` and absolute addresses, and keeps the heads of what it was asked.
 #[derive(Clone)]
-struct Forward {
+pub struct Forward {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 #[derive(Clone, Copy)]
-enum Mood {
+pub enum Mood {
     Open,
     /// Wants [`LOGIN`].
     Guarded,
@@ -42,7 +42,7 @@ enum Mood {
 }
 
 impl Forward {
-    async fn start(mood: Mood) -> Self {
+    pub async fn start(mood: Mood) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self { port: listener.local_addr().unwrap().port(), heads: Arc::default() };
         let tasks = TaskTracker::new();
@@ -94,7 +94,7 @@ impl Forward {
         let _ = copy_bidirectional(&mut client, &mut there).await;
     }
 
-    fn config(&self) -> Option<Proxy> {
+    pub fn config(&self) -> Option<Proxy> {
         Some(Proxy { host: "127.0.0.1".into(), port: self.port, login: None })
     }
 
@@ -103,7 +103,7 @@ impl Forward {
         Some(Proxy { host: "127.0.0.1".into(), port: self.port, login })
     }
 
-    fn heads(&self) -> Vec<String> {
+    pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }
 }

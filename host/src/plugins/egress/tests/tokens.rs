@@ -8,12 +8,17 @@ use std::{
     time::Duration,
 };
 
-use ::http::{Response, StatusCode, header};
+use ::http::{Response, StatusCode, header, request::Parts};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use wasmtime_wasi_http::Error as Code;
 
-use super::{Fixture, Logged, get, guarded, http, server};
+use super::{
+    Fixture, Logged, get, guarded, http,
+    proxied::{Forward, Mood},
+    server,
+    tls::{Authority, https},
+};
 use crate::config::{Credential, Endpoint, OAuth2, OAuth2Url};
 
 fn text(status: StatusCode, text: String) -> server::Answer {
@@ -23,13 +28,20 @@ fn text(status: StatusCode, text: String) -> server::Answer {
 }
 
 fn with_token(port: u16, service: u16) -> Endpoint {
-    let oauth = OAuth2 {
-        token_url: OAuth2Url::at(&format!("http://127.0.0.1:{service}/token")),
+    guarded(http(port), of(&format!("http://127.0.0.1:{service}/token")))
+}
+
+fn of(token_url: &str) -> Credential {
+    Credential::OAuth2(OAuth2 {
+        token_url: OAuth2Url::at(token_url),
         client_id: "pacer at work".into(),
         client_secret: "s3cret+s3cret".into(),
         scope: Some("machines read".into()),
-    };
-    guarded(http(port), Credential::OAuth2(oauth))
+    })
+}
+
+fn a_token(_: &Parts) -> server::Answer {
+    text(StatusCode::OK, r#"{"access_token":"t0ken-t0ken","expires_in":3600}"#.to_owned())
 }
 
 #[tokio::test]
@@ -93,4 +105,57 @@ async fn what_gives_no_token_is_told_apart_and_its_answer_is_not_repeated() {
         assert!(!log.contains("s3cret"), "{log}");
         assert_eq!(seen.connections(), 0);
     }
+}
+
+#[tokio::test]
+async fn an_encrypted_token_service_is_trusted_as_the_endpoint_is_and_asked_through_its_proxy() {
+    let authority = Authority::new();
+    let (service, engine) = (server::tls(authority.acceptor(false)).await, server::tls(authority.acceptor(true)).await);
+    let (service_port, port) = (service.port, engine.port);
+    let asked = service.serve(a_token);
+    let seen = engine.serve(|_| text(StatusCode::OK, String::new()));
+    let proxy = Forward::start(Mood::Open).await;
+    let endpoint = Endpoint {
+        ca: Some(authority.pem()),
+        identity: Some(authority.identity()),
+        proxy: proxy.config(),
+        ..guarded(https("localhost", port), of(&format!("https://localhost:{service_port}/token")))
+    };
+    Fixture::new([("cloud", endpoint)]).call().send(get("http://cloud/"), None).await.unwrap();
+    assert_eq!(seen.header("authorization").as_deref(), Some("Bearer t0ken-t0ken"));
+    assert_eq!(asked.paths(), ["/token"]);
+    let first = |head: &String| head.lines().next().unwrap().to_owned();
+    let asked_of_proxy: Vec<_> = proxy.heads().iter().map(first).collect();
+    let connect = |port: u16| format!("CONNECT localhost:{port} HTTP/1.1");
+    assert_eq!(asked_of_proxy, [connect(service_port), connect(port)]);
+}
+
+#[tokio::test]
+async fn a_token_service_beside_pacer_is_asked_directly_and_never_shown_the_certificate() {
+    let authority = Authority::new();
+    let (service, engine) = (server::tcp().await, server::tls(authority.acceptor(true)).await);
+    let (service_port, port) = (service.port, engine.port);
+    let asked = service.serve(a_token);
+    engine.serve(|_| text(StatusCode::OK, String::new()));
+    let proxy = Forward::start(Mood::Open).await;
+    let endpoint = |token_url: String| Endpoint {
+        ca: Some(authority.pem()),
+        identity: Some(authority.identity()),
+        proxy: proxy.config(),
+        ..guarded(https("localhost", port), of(&token_url))
+    };
+    let fixture = Fixture::new([("cloud", endpoint(format!("http://127.0.0.1:{service_port}/token")))]);
+    fixture.call().send(get("http://cloud/"), None).await.unwrap();
+    assert_eq!(asked.paths(), ["/token"]);
+    let heads = proxy.heads();
+    assert!(heads.len() == 1 && heads[0].starts_with(&format!("CONNECT localhost:{port} ")), "{heads:?}");
+    // One that insists on a certificate gets none.
+    let (logged, _guard) = Logged::start();
+    let strict = server::tls(authority.acceptor(true)).await;
+    let strict_port = strict.port;
+    let asked = strict.serve(a_token);
+    let fixture = Fixture::new([("cloud", endpoint(format!("https://localhost:{strict_port}/token")))]);
+    let code = fixture.call().send(get("http://cloud/"), None).await.unwrap_err();
+    assert!(matches!(code, Code::DestinationUnavailable), "{code:?}");
+    assert!(logged.text().contains("cannot be asked") && asked.connections() == 0, "{}", logged.text());
 }
