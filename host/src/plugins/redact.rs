@@ -24,8 +24,8 @@ pub(super) struct Secrets(Mutex<Vec<Arc<Secret>>>);
 
 struct Secret {
     text: SecretString,
-    /// Where each piece begins, in the order of the pieces; made when it is first needed, which is seldom.
-    pieces: OnceLock<Vec<usize>>,
+    /// Made when it is first needed.
+    filter: OnceLock<Filter>,
 }
 
 impl Secrets {
@@ -45,7 +45,7 @@ impl Secrets {
             return;
         }
         let spelled = spellings(&secret).into_iter();
-        all.extend(spelled.map(|text| Arc::new(Secret { text, pieces: OnceLock::new() })));
+        all.extend(spelled.map(|text| Arc::new(Secret::new(text))));
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Arc<Secret>>> {
@@ -73,14 +73,21 @@ impl Secrets {
 }
 
 impl Secret {
+    fn new(text: SecretString) -> Self {
+        Self { text, filter: OnceLock::new() }
+    }
+
     /// Where pieces of it are, merged where they overlap.
     fn found_in(&self, text: &[u8]) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
-        let size = self.text.expose_secret().len().min(PIECE);
+        let secret = self.text.expose_secret().as_bytes();
+        let size = secret.len().min(PIECE);
+        let mut next = 0;
         for (at, window) in text.windows(size).enumerate() {
-            if !self.has(window) {
-                continue;
-            }
+            // What goes on where the last piece ended is not searched for.
+            let place = if secret[next..].starts_with(window) { Some(next) } else { self.place(window) };
+            let Some(place) = place else { continue };
+            next = place + 1;
             match found.last_mut() {
                 Some(last) if last.end >= at => last.end = at + size,
                 Some(_) | None => found.push(at..at + size),
@@ -89,14 +96,42 @@ impl Secret {
         found
     }
 
-    fn has(&self, window: &[u8]) -> bool {
-        let (secret, size) = (self.text.expose_secret().as_bytes(), window.len());
-        let pieces = self.pieces.get_or_init(|| {
-            let mut starts: Vec<usize> = (0..=secret.len() - size).collect();
-            starts.sort_unstable_by_key(|at| &secret[*at..at + size]);
-            starts
-        });
-        pieces.binary_search_by(|at| secret[*at..at + size].cmp(window)).is_ok()
+    fn place(&self, window: &[u8]) -> Option<usize> {
+        let secret = self.text.expose_secret().as_bytes();
+        let filter = self.filter.get_or_init(|| Filter::of(secret, window.len()));
+        filter.may_have(window).then(|| secret.windows(window.len()).position(|piece| piece == window)).flatten()
+    }
+}
+
+/// Which pieces a secret has, and by accident a few more (a Bloom filter): made and asked in less time than an exact
+/// answer takes, since most texts are short and hold none.
+struct Filter(Vec<u64>);
+
+impl Filter {
+    /// With two bits of a piece set, about one other piece in three hundred passes.
+    const BITS_OF_A_PIECE: usize = 32;
+
+    fn of(secret: &[u8], size: usize) -> Self {
+        let words = (secret.len() * Self::BITS_OF_A_PIECE).next_power_of_two() / 64;
+        let mut filter = Self(vec![0; words.max(1)]);
+        for piece in secret.windows(size) {
+            for (word, bit) in filter.places(piece) {
+                filter.0[word] |= bit;
+            }
+        }
+        filter
+    }
+
+    fn may_have(&self, piece: &[u8]) -> bool {
+        self.places(piece).into_iter().all(|(word, bit)| self.0[word] & bit != 0)
+    }
+
+    /// Of the first and the last eight bytes, which are all of a piece. Who makes pieces collide gets them looked at.
+    fn places(&self, piece: &[u8]) -> [(usize, u64); 2] {
+        let word = |bytes: &[u8]| bytes.iter().take(8).fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
+        let hash = (word(piece) ^ word(&piece[piece.len().saturating_sub(8)..]).rotate_left(23))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        [hash >> 40, hash >> 20].map(|place| ((place >> 6) as usize & (self.0.len() - 1), 1 << (place & 63)))
     }
 }
 
