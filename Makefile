@@ -1,10 +1,10 @@
 # What there is to do here. Every target is a script in scripts/; read there how.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugins demo test soak check bench clean
+.PHONY: help build plugins demo test test-engines soak check bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build target/release/pacer and plugins/*.wasm
 	@scripts/build.sh
@@ -17,6 +17,9 @@ demo: ## Run pacer against a simulated GitHub and keep jobs flowing (DEMO_SECOND
 
 test: ## Install what the tests use (it says what), then run all of them
 	@scripts/test.sh $(TEST_ARGS)
+
+test-engines: ## Hold every backend to its contract on its real engine (ENGINE=docker for one of them)
+	@ENGINE='$(ENGINE)' scripts/test-engines.sh
 
 soak: ## Kill the server at 200 random moments under load and look at what is left (SOAK_KILLS, SOAK_SEED)
 	@SOAK_KILLS='$(SOAK_KILLS)' SOAK_SEED='$(SOAK_SEED)' scripts/soak.sh

@@ -11,50 +11,34 @@ set -eu
 
 # The first start asks QEMU what it can do, which takes seconds; a busy machine takes longer.
 PATIENCE_SECONDS=90
-# A daemon ends within a second; its machines outlive it and are ended by themselves.
-STOP_SECONDS=20
-
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export PATH
-
-fail() {
-    echo "libvirtd.sh: $1" >&2
-    exit 1
-}
-
-usage() {
-    echo "usage: $0 start|stop DIR" >&2
-    exit 2
-}
+# shellcheck source=tests/engines/lib.sh
+. "$(dirname "$0")/lib.sh"
 
 # ask COMMAND…: the engine's own client.
 ask() {
     virsh -q -c "qemu+unix:///session?socket=$dir/libvirt-sock" "$@"
 }
 
-# mine PID: whether this process is a daemon of DIR, and not a stranger that got the number.
 mine() {
-    tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q "libvirtd.*--config $dir/libvirtd.conf "
+    command_line "$1" | grep -q "libvirtd.*--config $dir/libvirtd.conf "
 }
 
 # machines: the QEMU processes that belong to DIR.
 machines() {
     for process in /proc/[0-9]*; do
-        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q "qemu-system.*$dir/"; then
+        if command_line "${process#/proc/}" | grep -q "qemu-system.*$dir/"; then
             echo "${process#/proc/}"
         fi
     done 2>/dev/null
 }
 
 start() {
-    missing=
-    for tool in libvirtd virsh qemu-img setpriv; do
-        command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
-    done
-    [ -z "$missing" ] || fail "missing:$missing; install them with \`apt-get install -y --no-install-recommends libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils\`"
-    if [ -f "$dir/pid" ] && mine "$(cat "$dir/pid")"; then
-        fail "a daemon of \`$dir\` runs already; stop it with \`$0 stop $dir\`"
-    fi
+    case $dir in
+    *[!A-Za-z0-9/._-]*) fail "\`$dir\` has characters that a daemon's configuration would have to quote" ;;
+    esac
+    need "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils" \
+        libvirtd virsh qemu-img setpriv
+    alone
     mkdir -p "$dir/pool" "$dir/home" "$dir/run" "$dir/cache" "$dir/data" "$dir/config/libvirt"
     cat >"$dir/libvirtd.conf" <<END
 unix_sock_dir = "$dir"
@@ -79,16 +63,7 @@ END
         XDG_DATA_HOME="$dir/data" XDG_CONFIG_HOME="$dir/config" $as \
         libvirtd --config "$dir/libvirtd.conf" --pid-file "$dir/pid") >"$dir/log" 2>&1 </dev/null &
     pid=$!
-    waited=0
-    until ask uri >/dev/null 2>&1; do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            tail -n 5 "$dir/log" >&2
-            fail "the daemon ended at its start; its whole log is \`$dir/log\`"
-        fi
-        [ "$waited" -lt $((PATIENCE_SECONDS * 10)) ] || { stop; fail "no answer within $PATIENCE_SECONDS s"; }
-        waited=$((waited + 1))
-        sleep 0.1
-    done
+    await "$dir/log" ask uri
     ask pool-list --name | grep -qx default ||
         ask pool-create-as default dir --target "$dir/pool" >/dev/null || { stop; fail "no storage pool"; }
     echo "$dir/libvirt-sock"
@@ -97,16 +72,7 @@ END
 stop() {
     pid=$(cat "$dir/pid" 2>/dev/null || true)
     if [ -n "$pid" ] && mine "$pid"; then
-        kill "$pid" 2>/dev/null || true
-        waited=0
-        while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt $((STOP_SECONDS * 10)) ]; do
-            waited=$((waited + 1))
-            sleep 0.1
-        done
-        if kill -0 "$pid" 2>/dev/null; then
-            echo "libvirtd.sh: ended by force after $STOP_SECONDS s" >&2
-            kill -9 "$pid" 2>/dev/null || true
-        fi
+        end "$pid"
     fi
     # Machines outlive their daemon.
     for machine in $(machines); do
@@ -115,18 +81,4 @@ stop() {
     rm -rf "$dir"
 }
 
-[ $# = 2 ] || usage
-dir=${2%/}
-case $dir in
-/*) ;;
-*) fail "\`$2\` is not an absolute path" ;;
-esac
-case $dir in
-*[!A-Za-z0-9/._-]*) fail "\`$dir\` has characters that a daemon's configuration would have to quote" ;;
-esac
-[ "${#dir}" -le 40 ] || fail "\`$dir\` is too long for a unix socket; at most 40 characters"
-case $1 in
-start) start ;;
-stop) stop ;;
-*) usage ;;
-esac
+daemon 40 "$@"

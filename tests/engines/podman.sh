@@ -8,40 +8,24 @@
 # `none` and `host`. The runtime is runc, since crun refuses machines that mix cgroups v1 and v2, and the limits are
 # what a container may set without CAP_SYS_RESOURCE.
 set -eu
+# shellcheck source=tests/engines/lib.sh
+. "$(dirname "$0")/lib.sh"
 
-# A cold engine answers within a second; a busy machine takes longer.
-PATIENCE_SECONDS=60
-STOP_SECONDS=20
-
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export PATH
-
-fail() {
-    echo "podman.sh: $1" >&2
-    exit 1
-}
-
-usage() {
-    echo "usage: $0 start|stop DIR" >&2
-    exit 2
-}
-
-# mine PID: whether this process is a service of DIR, and not a stranger that got the number.
 mine() {
-    tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q "podman system service .*unix://$dir/podman.sock"
+    command_line "$1" | grep -q "podman system service .*unix://$dir/podman.sock"
+}
+
+# settings: where Podman finds what it is told of DIR.
+settings() {
+    export CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf"
 }
 
 start() {
-    [ "$(id -u)" = 0 ] || fail "this engine needs root; run this as root, or set PACER_TEST_DOCKER to the socket of an engine you may use"
-    missing=
-    for tool in podman runc docker; do
-        command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
-    done
-    [ -z "$missing" ] || fail "missing:$missing; install them with \`apt-get install -y --no-install-recommends podman docker.io\`"
+    settings
+    need_root PACER_TEST_DOCKER
+    need "podman docker.io" podman runc docker
     mkdir -p "$dir"
-    if [ -f "$dir/pid" ] && mine "$(cat "$dir/pid")"; then
-        fail "an engine of \`$dir\` runs already; stop it with \`$0 stop $dir\`"
-    fi
+    alone
     rm -f "$dir/pid" "$dir/podman.sock"
     cat >"$dir/containers.conf" <<END
 [containers]
@@ -66,37 +50,20 @@ END
     setsid podman system service --time=0 "unix://$dir/podman.sock" >"$dir/log" 2>&1 </dev/null &
     pid=$!
     echo "$pid" >"$dir/pid"
-    waited=0
-    until docker -H "unix://$dir/podman.sock" version >/dev/null 2>&1; do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            tail -n 5 "$dir/log" >&2
-            fail "the engine ended at its start; its whole log is \`$dir/log\`"
-        fi
-        [ "$waited" -lt $((PATIENCE_SECONDS * 10)) ] || { stop; fail "no answer within $PATIENCE_SECONDS s"; }
-        waited=$((waited + 1))
-        sleep 0.1
-    done
+    await "$dir/log" docker -H "unix://$dir/podman.sock" version
     echo "$dir/podman.sock"
 }
 
 stop() {
+    settings
     if [ -f "$dir/storage.conf" ]; then
         podman rm --all --force --time 0 >/dev/null 2>&1 || true
     fi
     pid=$(cat "$dir/pid" 2>/dev/null || true)
     if [ -n "$pid" ] && mine "$pid"; then
-        kill "$pid" 2>/dev/null || true
-        waited=0
-        while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt $((STOP_SECONDS * 10)) ]; do
-            waited=$((waited + 1))
-            sleep 0.1
-        done
-        kill -9 "$pid" 2>/dev/null || true
+        end "$pid"
     fi
-    # Deepest first; a removal must never reach through a mount.
-    awk -v under="$dir/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do
-        umount "$mount" 2>/dev/null || umount -l "$mount" || true
-    done
+    unmount
     for left in data run tmp; do
         rm -rf "${dir:?}/$left"
     done
@@ -104,16 +71,4 @@ stop() {
     rmdir "$dir" 2>/dev/null || true
 }
 
-[ $# = 2 ] || usage
-dir=${2%/}
-case $dir in
-/*) ;;
-*) fail "\`$2\` is not an absolute path" ;;
-esac
-[ "${#dir}" -le 70 ] || fail "\`$dir\` is too long for a unix socket; at most 70 characters"
-export CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf"
-case $1 in
-start) start ;;
-stop) stop ;;
-*) usage ;;
-esac
+daemon 70 "$@"

@@ -328,7 +328,7 @@ impl Slot {
 }
 
 /// Puts an answer of the contract in the host's words.
-fn answer<T, R>(result: Result<T, wire::Error>, convert: impl FnOnce(T) -> Result<R, String>) -> Answer<R> {
+pub(super) fn answer<T, R>(result: Result<T, wire::Error>, convert: impl FnOnce(T) -> Result<R, String>) -> Answer<R> {
     match result.map(convert) {
         Ok(Ok(value)) => Answer::Fine(value),
         Ok(Err(what)) => Answer::Nonsense(what),
@@ -519,7 +519,8 @@ impl Backends for Host {
 }
 
 impl Host {
-    async fn list_page(
+    /// One page of a listing as the component gives it, whoever's the machines are, and the cursor of the next.
+    pub async fn list_page(
         &self,
         backend: &BackendName,
         owner: &str,

@@ -19,6 +19,7 @@ mod judge;
 mod load;
 mod log;
 mod model;
+mod optional;
 mod redact;
 mod state;
 

@@ -57,7 +57,7 @@ macro_rules! methods {
 }
 
 impl Request {
-    methods!(get "GET", post "POST", put "PUT", delete "DELETE");
+    methods!(get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE");
 
     /// Adds a header.
     #[must_use]
@@ -146,7 +146,7 @@ impl Response {
         })
     }
 
-    /// The answer as an error of `kind`, with `Retry-After` and the endpoint's own `message` if it is JSON with one.
+    /// The answer as an error of `kind`, with `Retry-After` and the endpoint's own message if it is JSON with one.
     pub fn into_error(self, kind: ErrorKind) -> Error {
         self.into_error_by(|_| kind)
     }
@@ -158,7 +158,9 @@ impl Response {
         let text = self.bytes(ERROR_MAX).unwrap_or_default();
         let said: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
         let kind = kind(&said);
-        let error = match said["message"].as_str() {
+        // Where APIs put it: at the top, as the error itself, or in an error object.
+        let places = [&said["message"], &said["error"], &said["error"]["message"]];
+        let error = match places.into_iter().find_map(serde_json::Value::as_str) {
             Some(message) => Error::new(kind, format!("{start}: {}", message.trim())),
             None => Error::new(kind, start),
         };

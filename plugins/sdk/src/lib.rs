@@ -26,9 +26,13 @@ pub mod connect;
 mod error;
 pub mod http;
 pub mod log;
+mod money;
 pub mod paging;
+pub mod settings;
 #[cfg(unix)]
 pub mod testing;
+pub mod text;
+pub mod time;
 #[cfg(target_family = "wasm")]
 mod wasi;
 
@@ -39,6 +43,7 @@ pub use bindings::pacer::backend::model::{
 };
 pub use cache::Cache;
 pub use call::Call;
+pub use money::micros;
 pub use serde_json;
 
 /// Makes a type that implements [`Backend`] the component's export. Nothing is exported in a native build.

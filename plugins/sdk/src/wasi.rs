@@ -182,6 +182,7 @@ impl Transport for Wasi {
             "GET" => types::Method::Get,
             "POST" => types::Method::Post,
             "PUT" => types::Method::Put,
+            "PATCH" => types::Method::Patch,
             "DELETE" => types::Method::Delete,
             other => types::Method::Other(other.to_owned()),
         };

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Holds every backend to the contract on its real engine: installs the engine (it says what), starts it privately,
+# runs the suite, ends it. ENGINE=docker makes one of them alone. What cannot run is said; with CI=true it is a failure.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+need_cargo
+need_wasm_target
+
+# In the order of how long they take.
+engines="simulated podman docker incus libvirt"
+
+wanted=${ENGINE:-$engines}
+for engine in $wanted; do
+    case " $engines " in
+    *" $engine "*) ;;
+    *) fail "ENGINE is \`$engine\`; there are $engines" ;;
+    esac
+done
+
+# packages ENGINE: Debian's, of what it needs.
+packages() {
+    case $1 in
+    docker) echo docker.io busybox-static ;;
+    # Its runtime is Docker's.
+    podman) echo podman docker.io busybox-static ;;
+    # On Debian 12 it is in the backports, which have to be a source of apt's.
+    incus) echo incus-base busybox-static ;;
+    # Named together: apt takes one of QEMU's away for another.
+    libvirt) echo libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils ;;
+    simulated) ;;
+    esac
+}
+
+installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q 'ok installed'; }
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    updated=
+    for engine in $wanted; do
+        missing=()
+        for package in $(packages "$engine"); do
+            installed "$package" || missing+=("$package")
+        done
+        [ "${#missing[@]}" -gt 0 ] || continue
+        say "installing Debian packages that $engine is made of: ${missing[*]}"
+        [ -n "$updated" ] || apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
+        updated=yes
+        # Where one is not to be had, the other engines are of use all the same.
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" || say "apt-get could not install what $engine needs"
+    done
+fi
+
+scripts/plugins.sh
+say "building the suite"
+cargo test --locked -p pacer-contract --no-run
+
+not_run=$(mktemp)
+trap 'rm -f "$not_run"' EXIT
+failed=()
+for engine in $wanted; do
+    say "the contract on $engine"
+    ENGINE=$engine PACER_NOT_RUN=$not_run \
+        cargo test --locked -p pacer-contract --test main -- --exact "${engine}_keeps_the_contract" --nocapture ||
+        failed+=("$engine")
+done
+if [ -s "$not_run" ]; then
+    say "these did NOT run:"
+    sort "$not_run" >&2
+fi
+[ "${#failed[@]}" = 0 ] || fail "the contract is broken on: ${failed[*]}; see above"
+say "the contract holds on: $wanted$([ ! -s "$not_run" ] || echo ' (as far as they ran)')"

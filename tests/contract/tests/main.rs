@@ -1,0 +1,89 @@
+//! Every backend that comes with pacer, put through the contract on its real engine.
+//!
+//! One program for all of them, so that it is linked once. `ENGINE=podman` makes one of them alone; without it those
+//! run that are quick and whose engines every machine for tests has. `make test-engines` runs all of them.
+
+mod broken;
+mod proxy;
+mod subjects;
+
+use pacer_contract::Subject;
+use pacer_tests::{binaries, engine::not_run};
+use subjects::{containers::Containers, incus::Incus, libvirt::Libvirt};
+
+/// Runs a subject, says what came of it, and fails with what failed.
+async fn passes(subject: Subject) {
+    let report = pacer_contract::run(subject).await.expect("the component can be put to the test");
+    eprintln!("{report}");
+    let failures = report.failures();
+    let failures: Vec<String> = failures.iter().map(|(check, why)| format!("{check}: {why}")).collect();
+    assert!(failures.is_empty(), "{} checks failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// What runs without being asked for by name.
+const USUAL: [&str; 2] = ["simulated", "docker"];
+
+/// Whether this engine is one that is wanted. Says so if it is not and nobody chose.
+fn wanted(engine: &str) -> bool {
+    match binaries::variable("ENGINE") {
+        Some(one) => one == engine,
+        None if USUAL.contains(&engine) => true,
+        None => {
+            eprintln!("left out: {engine}_keeps_the_contract takes longer than every run should; `make test-engines`");
+            false
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simulated_keeps_the_contract() {
+    if !wanted("simulated") {
+        return;
+    }
+    let cloud = subjects::simulated::Cloud::start().await;
+    passes(cloud.subject()).await;
+    cloud.stop().await;
+}
+
+/// Docker and Podman speak almost the same, and differ where backends break.
+async fn containers_keep_the_contract(name: &'static str, script: &str) {
+    if !wanted(name) {
+        return;
+    }
+    match Containers::start(name, script) {
+        Ok(containers) => passes(containers.subject()).await,
+        Err(why) => not_run(&format!("{name}_keeps_the_contract"), &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_keeps_the_contract() {
+    containers_keep_the_contract("docker", "dockerd.sh").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_keeps_the_contract() {
+    containers_keep_the_contract("podman", "podman.sh").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incus_keeps_the_contract() {
+    if !wanted("incus") {
+        return;
+    }
+    match Incus::start() {
+        Ok(incus) => passes(incus.subject()).await,
+        Err(why) => not_run("incus_keeps_the_contract", &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirt_keeps_the_contract() {
+    if !wanted("libvirt") {
+        return;
+    }
+    match Libvirt::start() {
+        Ok(libvirt) => passes(libvirt.subject()).await,
+        Err(why) => not_run("libvirt_keeps_the_contract", &why),
+    }
+}
