@@ -30,8 +30,12 @@ fi
 
 tests/engines/guest.sh fetch || say "there is no kernel for guests"
 
+moto=""
+tests/engines/moto.sh || moto="moto_server (python3 -m venv target/moto && target/moto/bin/pip install 'moto[server,ec2]')"
+
 problem=""
-[ -z "$packages" ] || problem="missing Debian packages: $packages(apt-get install $packages)"
+[ -z "$moto" ] || problem="missing: $moto"
+[ -z "$packages" ] || problem="${problem:+$problem; }missing Debian packages: $packages(apt-get install $packages)"
 [ "$(id -u)" = 0 ] || problem="${problem:+$problem; }a private container engine needs root, and this is not root"
 [ -n "$problem" ] || exit 0
 in_ci && fail "CI=true and not everything that the tests run against is here: $problem"

@@ -16,5 +16,6 @@ pub mod ingest;
 pub mod plugins;
 pub mod routing;
 pub mod serve;
+pub(crate) mod spelling;
 pub mod store;
 pub mod telemetry;

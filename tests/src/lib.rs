@@ -8,6 +8,7 @@ pub mod api;
 pub mod binaries;
 pub mod browser;
 pub mod engine;
+pub mod guard;
 pub mod libvirt;
 pub mod metrics;
 pub mod pacer;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{
     api::Api,
     binaries,
-    process::{Process, Said, free_port, run},
+    process::{Process, Said, free_port, run_with},
     wait::{SOON, eventually, within},
 };
 
@@ -264,12 +264,12 @@ impl TestPacer {
         String::from_utf8_lossy(&fs::read(self.folder.path().join(LOG)).unwrap_or_default()).into_owned()
     }
 
-    /// Runs another command of the same binary on the same configuration.
+    /// Runs another command of the same binary on the same configuration and environment.
     pub fn command(&self, arguments: &[&str]) -> Said {
         let config = self.config_path();
         let mut all: Vec<&str> = arguments.to_vec();
         all.extend(["--config", config.to_str().expect("temporary folders have plain names")]);
-        run(binaries::pacer(), &all, self.folder.path())
+        run_with(binaries::pacer(), &all, self.folder.path(), &self.environment)
     }
 
     /// For the tests that provoke one.

@@ -111,8 +111,19 @@ impl Said {
 
 /// Runs a command to its end.
 pub fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[A], folder: &Path) -> Said {
+    run_with(program, arguments, folder, &[])
+}
+
+/// As [`run`], with these variables.
+pub fn run_with<A: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    arguments: &[A],
+    folder: &Path,
+    environment: &[(String, String)],
+) -> Said {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let output: Output = command.output().expect("the command can be started");
     Said {
         code: output.status.code().unwrap_or(-1),

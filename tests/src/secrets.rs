@@ -33,10 +33,12 @@ pub fn found_in(text: &[u8], secrets: &[Secret]) -> Vec<String> {
     let mut found = Vec::new();
     for secret in secrets {
         assert!(secret.value.len() >= 6, "`{}` is too short to search for", secret.value);
-        // A base64 text of the whole secret starts the same whatever follows it, but for the last two characters.
-        let encoded = STANDARD_NO_PAD.encode(&secret.value);
-        let encoded = &encoded[..encoded.len() - 2];
-        if text.contains(&secret.value) || text.contains(encoded) {
+        // Within more, at each of the three places in a group: without what also holds bits of its neighbours.
+        let encoded = |before: usize| {
+            let bytes = [&vec![0; before], secret.value.as_bytes()].concat();
+            STANDARD_NO_PAD.encode(&bytes)[(before * 8).div_ceil(6)..bytes.len() * 8 / 6].to_owned()
+        };
+        if text.contains(&secret.value) || (0..3).any(|before| text.contains(&encoded(before))) {
             found.push(secret.what.clone());
         }
     }
@@ -73,6 +75,8 @@ mod tests {
         let secrets = [Secret::new("the token", "correct-horse-battery")];
         assert_eq!(found_in(b"x correct-horse-battery y", &secrets), ["the token"]);
         assert_eq!(found_in(b"Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5", &secrets), ["the token"]);
+        // `Bearer correct-horse-battery.`
+        assert_eq!(found_in(b"QmVhcmVyIGNvcnJlY3QtaG9yc2UtYmF0dGVyeS4=", &secrets), ["the token"]);
         assert!(found_in(b"correct horse battery", &secrets).is_empty());
     }
 }

@@ -7,6 +7,7 @@ mod closed_door;
 mod command_line;
 mod containers;
 mod crashes;
+mod credentials;
 mod looks;
 mod machines;
 mod main_job;

@@ -11,7 +11,7 @@ use pacer_tests::{
 
 const TOKEN: &str = "a-token-of-the-tests-that-is-long-enough-0123";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_written_or_said_holds_a_secret() {
     let world = World::start().await;
     let pacer = world
@@ -37,6 +37,7 @@ async fn nothing_that_is_written_or_said_holds_a_secret() {
         said.push_str(&api.get(path).await.text);
     }
     let check = pacer.command(&["check", "--online"]);
+    assert!(check.all().contains("the simulator's small cloud"), "it was checked: {}", check.all());
     said.push_str(&check.all());
 
     let github = &world.simulator.github;

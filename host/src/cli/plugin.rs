@@ -1,6 +1,8 @@
 //! `pacer plugin`: the components in `plugins.dir`, and what they say of themselves.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +11,7 @@ use std::{
 use super::{Outcome, PluginCommand, check::Tools};
 use crate::{
     config::Config,
-    plugins::{self, BackendStatus, Health, Inspection},
+    plugins::{self, BackendStatus, Grant, Health, Inspection},
     routing::shown_up_to,
 };
 
@@ -28,7 +30,10 @@ pub(super) fn run(
 ) -> anyhow::Result<Outcome> {
     match command {
         PluginCommand::List { json } => list(&load()?, *json, tools()?, out),
-        PluginCommand::Inspect { file, json } => inspect(&find(load, file)?, *json, tools()?, out),
+        PluginCommand::Inspect { file, json } => {
+            let (file, config) = find(load, file)?;
+            inspect(&file, config.as_deref(), *json, tools()?, out)
+        }
         PluginCommand::Compile { output } => {
             plugins::compile_child_main(&[output.into()]).map_err(|error| anyhow::anyhow!(error.chain()))?;
             Ok(Outcome::Fine)
@@ -74,15 +79,7 @@ fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "    sha256 {digest}")?;
     }
     for grant in &backend.grants {
-        match &grant.target {
-            Some(target) => writeln!(out, "    granted `{}`: {target}", grant.endpoint)?,
-            None => writeln!(
-                out,
-                "    not granted `{}`: {}",
-                shown(&grant.endpoint),
-                shown(grant.purpose.as_deref().unwrap_or_default())
-            )?,
-        }
+        writeln!(out, "    {}", told(grant))?;
     }
     if !health.is_empty() {
         writeln!(out, "    {health}")?;
@@ -90,11 +87,26 @@ fn row(backend: &BackendStatus, out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
+fn told(grant: &Grant) -> String {
+    match &grant.target {
+        Some(target) => format!("granted `{}`: {target}{}", grant.endpoint, grant.manner()),
+        None => {
+            let purpose = shown(grant.purpose.as_deref().unwrap_or_default());
+            format!("not granted `{}`: {purpose}", shown(&grant.endpoint))
+        }
+    }
+}
+
 /// The file that is meant: one of this path, or the one in `plugins.dir` that a backend would name so. Only for a name
-/// a configuration is needed.
-fn find(load: impl FnOnce() -> anyhow::Result<Arc<Config>>, named: &Path) -> anyhow::Result<PathBuf> {
+/// a configuration is needed, and given back.
+fn find(
+    load: impl FnOnce() -> anyhow::Result<Arc<Config>>,
+    named: &Path,
+) -> anyhow::Result<(PathBuf, Option<Arc<Config>>)> {
     let is_name = named.components().count() == 1 && named.extension().is_none();
-    let (true, false, Some(name)) = (is_name, named.exists(), named.to_str()) else { return Ok(named.to_owned()) };
+    let (true, false, Some(name)) = (is_name, named.exists(), named.to_str()) else {
+        return Ok((named.to_owned(), None));
+    };
     let name = shown(name);
     let config = match load() {
         Ok(config) => config,
@@ -110,22 +122,43 @@ fn find(load: impl FnOnce() -> anyhow::Result<Arc<Config>>, named: &Path) -> any
             dir.display()
         );
     }
-    Ok(file)
+    Ok((file, Some(config)))
 }
 
-/// Needs no configuration: nothing is granted, and what is compiled is thrown away.
-fn inspect(file: &Path, json: bool, tools: Tools, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+/// Needs no configuration: nothing is granted, and what is compiled is thrown away. With one it also says what the
+/// backends of that plugin are granted.
+fn inspect(
+    file: &Path,
+    config: Option<&Config>,
+    json: bool,
+    tools: Tools,
+    out: &mut dyn Write,
+) -> anyhow::Result<Outcome> {
     let cache = tempfile::tempdir()?;
     let limits = crate::config::PluginLimits::default();
     let inspection = super::block_on(async {
         let inspected = plugins::inspect(file, &limits, &cache.path().join("code"), tools.compiler).await;
         inspected.map_err(|error| anyhow::anyhow!(error.chain()))
     })?;
+    let wanted = inspection.description.as_ref().map_or(&[][..], |description| &description.endpoints);
+    let granted = match (config, file.file_stem().and_then(OsStr::to_str)) {
+        (Some(config), Some(plugin)) => plugins::granted(config, plugin, wanted, &tools.clock),
+        _ => Ok(BTreeMap::new()),
+    };
+    let granted = granted.map_err(|error| anyhow::anyhow!(error.chain()))?;
     if json {
-        serde_json::to_writer_pretty(&mut *out, &inspection)?;
+        let mut whole = serde_json::to_value(&inspection)?;
+        whole["granted"] = serde_json::to_value(&granted)?;
+        serde_json::to_writer_pretty(&mut *out, &whole)?;
         writeln!(out)?;
     } else {
         show(&inspection, out)?;
+        for (backend, grants) in &granted {
+            writeln!(out, "backend `{backend}` of the configuration")?;
+            for grant in grants {
+                writeln!(out, "  {}", told(grant))?;
+            }
+        }
     }
     Ok(if inspection.refused.is_none() { Outcome::Fine } else { Outcome::Problem })
 }
@@ -208,10 +241,11 @@ mod tests {
         let file = dir.path().join("x.wasm");
         std::fs::write(&file, b"\0asm\x01\0\0\0").unwrap();
         let mut out = Vec::new();
-        assert_eq!(inspect(&file, false, tools(), &mut out).unwrap(), Outcome::Problem);
+        assert_eq!(inspect(&file, None, false, tools(), &mut out).unwrap(), Outcome::Problem);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("✗ it would be refused: ") && text.contains("core module"), "{text}");
-        let missing = inspect(&dir.path().join("none.wasm"), false, tools(), &mut Vec::new()).unwrap_err().to_string();
+        let missing =
+            inspect(&dir.path().join("none.wasm"), None, false, tools(), &mut Vec::new()).unwrap_err().to_string();
         assert!(missing.contains("none.wasm"), "{missing}");
     }
 

@@ -5,21 +5,17 @@ use std::collections::BTreeMap;
 use http::uri::Authority;
 
 use super::{
-    ClientIdentity, Credential, Endpoint, EndpointTarget,
-    reader::{Reader, listed, suggestion},
+    ClientIdentity, Endpoint, EndpointTarget, Proxy,
+    credential::{credential, login},
+    reader::{Reader, suggestion},
     value::Value,
 };
 use crate::routing::{EndpointName, shown};
 
-pub(super) const ENDPOINT: &[&str] = &["url", "ca", "client_certificate", "client_key", "credential"];
-pub(super) const CREDENTIAL: &[&str] = &["bearer", "basic", "header"];
-pub(super) const BASIC: &[&str] = &["username", "password"];
-pub(super) const HEADER: &[&str] = &["name", "value"];
+pub(super) const ENDPOINT: &[&str] = &["url", "ca", "client_certificate", "client_key", "credential", "proxy"];
+pub(super) const PROXY: &[&str] = &["url", "username", "password"];
 
 const SCHEMES: [&str; 5] = ["unix", "http", "https", "tcp", "tls"];
-
-/// Header fields that belong to the connection: one set from a configuration would break it.
-const RESERVED_HEADERS: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te"];
 
 pub(super) fn endpoints(value: Option<Value<'_, '_>>, reader: &Reader<'_>) -> Option<BTreeMap<EndpointName, Endpoint>> {
     let Some(value) = value else { return Some(BTreeMap::new()) };
@@ -38,7 +34,13 @@ pub(super) fn endpoints(value: Option<Value<'_, '_>>, reader: &Reader<'_>) -> Op
 
 fn endpoint(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<Endpoint> {
     if value.is_text() {
-        return Some(Endpoint { target: target(value, reader)?, ca: None, identity: None, credential: None });
+        return Some(Endpoint {
+            target: target(value, reader)?,
+            ca: None,
+            identity: None,
+            credential: None,
+            proxy: None,
+        });
     }
     let section = value.section(ENDPOINT);
     let target = section.required("url", "write the address, for instance `https://engine:2376`").and_then(|url| {
@@ -49,6 +51,7 @@ fn endpoint(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<Endpoint> {
     let certificate = section.get("client_certificate").map(|value| certificates(&value));
     let key = section.get("client_key").map(|value| private_key(&value));
     let credential = section.get("credential").map(|value| credential(&value));
+    let proxy = section.get("proxy").map(|value| proxy(&value, reader));
     let (_, target) = target?;
     let (encrypted, speaks_http) = match &target {
         EndpointTarget::Unix(_) => (false, true),
@@ -67,6 +70,9 @@ fn endpoint(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<Endpoint> {
         && !super::is_loopback(host)
     {
         reader.warn(format!("{}: its credential crosses the network unencrypted; use `https://`", value.path));
+    }
+    if proxy.is_some() && matches!(target, EndpointTarget::Unix(_)) {
+        section.problem("proxy", "needs an endpoint on the network", "a unix socket is on this machine: remove it");
     }
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(ClientIdentity { certificate: certificate?, key: key? }),
@@ -88,7 +94,11 @@ fn endpoint(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<Endpoint> {
         Some(credential) => Some(credential?),
         None => None,
     };
-    Some(Endpoint { target, ca, identity, credential })
+    let proxy = match proxy {
+        Some(proxy) => Some(proxy?),
+        None => None,
+    };
+    Some(Endpoint { target, ca, identity, credential, proxy })
 }
 
 /// The PEM of one certificate or more.
@@ -115,40 +125,32 @@ fn private_key(value: &Value<'_, '_>) -> Option<secrecy::SecretString> {
     String::from_utf8(content).ok().map(Into::into)
 }
 
-fn credential(value: &Value<'_, '_>) -> Option<Credential> {
-    let section = value.section(CREDENTIAL);
-    let given: Vec<_> = CREDENTIAL.iter().filter(|key| section.get(key).is_some()).collect();
-    if given.len() != 1 {
-        value.problem("must have exactly one way", format!("write one of {}", listed(CREDENTIAL.iter().copied())));
-        return None;
-    }
-    if let Some(bearer) = section.get("bearer") {
-        return bearer.secret().map(Credential::Bearer);
-    }
-    if let Some(basic) = section.get("basic") {
-        let basic = basic.section(BASIC);
-        let username = basic.required("username", "write the name to sign in with").and_then(|value| value.text());
-        let password = basic.required("password", "`${VARIABLE}` or `file:path`").and_then(|value| value.secret());
-        if username.is_some_and(|name| name.contains(':')) {
-            basic.problem("username", "must not hold a colon", "HTTP separates name and password with it");
-            return None;
+/// The proxy of an endpoint: its address alone, or with what it asks for.
+fn proxy(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<Proxy> {
+    let (url, login) = if value.is_text() {
+        (value.clone(), None)
+    } else {
+        let section = value.section(PROXY);
+        let named = ["username", "password"].iter().any(|key| section.get(key).is_some());
+        let login = if named { Some(login(&section)?) } else { None };
+        (section.required("url", "write where the proxy is, for instance `http://proxy:3128`")?, login)
+    };
+    let why = match parse_address(url.text()?, &["http"]) {
+        Ok(Address { path, .. }) if !path.trim_end_matches('/').is_empty() => "a proxy has no path".to_owned(),
+        Ok(Address { port: None, .. }) => "it has no port".to_owned(),
+        Ok(Address { host, port: Some(port), .. }) => {
+            if login.is_some() && !super::is_loopback(&host) {
+                reader.warn(format!("{}: its password crosses the network to the proxy unencrypted", value.path));
+            }
+            return Some(Proxy { host, port, login });
         }
-        return Some(Credential::Basic { username: username?.to_owned(), password: password? });
-    }
-    let header = section.get("header")?.section(HEADER);
-    let name = header.required("name", "write the name of a header field").and_then(|value| {
-        let text = value.text()?;
-        let fits = http::HeaderName::try_from(text).is_ok_and(|name| !RESERVED_HEADERS.contains(&name.as_str()));
-        if !fits {
-            value.problem(
-                format!("is `{}`, not a header field that can be set", shown(text)),
-                "write a name such as `X-Api-Key`",
-            );
-        }
-        fits.then(|| text.to_owned())
-    });
-    let value = header.required("value", "`${VARIABLE}` or `file:path`").and_then(|value| value.secret());
-    Some(Credential::Header { name: name?, value: value? })
+        Err(why) => why,
+    };
+    url.problem(
+        format!("is not a proxy: {why}"),
+        "write `http://host:port`; a name and a password go into `username` and `password` beside `url`",
+    );
+    None
 }
 
 fn target(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<EndpointTarget> {
@@ -166,19 +168,48 @@ fn target(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<EndpointTarget> 
     }
 }
 
-/// Never quotes the text: a person may have put a password into it.
+/// An address as it is written: everything but what comes after the port is checked.
+pub(super) struct Address<'t> {
+    pub scheme: &'t str,
+    pub host: String,
+    pub port: Option<u16>,
+    pub path: &'t str,
+}
+
 fn parse_target(text: &str) -> Result<EndpointTarget, String> {
+    if let Some(path) = text.strip_prefix("unix://") {
+        has_no_space(text)?;
+        return if path.is_empty() { Err("it has no path".into()) } else { Ok(EndpointTarget::Unix(path.into())) };
+    }
+    let Address { scheme, host, port, path } = parse_address(text, &SCHEMES)?;
+    match scheme {
+        "http" | "https" => {
+            let tls = scheme == "https";
+            let port = port.unwrap_or(if tls { 443 } else { 80 });
+            Ok(EndpointTarget::Http { tls, host, port, base_path: path.trim_end_matches('/').to_owned() })
+        }
+        _ if !path.trim_end_matches('/').is_empty() => Err("a byte stream has no path".to_owned()),
+        _ => match port {
+            Some(port) => Ok(EndpointTarget::Stream { tls: scheme == "tls", host, port }),
+            None => Err("it has no port".to_owned()),
+        },
+    }
+}
+
+fn has_no_space(text: &str) -> Result<(), String> {
+    let space = text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if space { Err("it holds white space".to_owned()) } else { Ok(()) }
+}
+
+/// Never quotes the text: a person may have put a password into it.
+pub(super) fn parse_address<'t>(text: &'t str, schemes: &[&'static str]) -> Result<Address<'t>, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err("it has no scheme".to_owned());
     };
-    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err("it holds white space".to_owned());
-    }
-    if scheme == "unix" {
-        return if rest.is_empty() { Err("it has no path".into()) } else { Ok(EndpointTarget::Unix(rest.into())) };
-    }
-    if !SCHEMES.contains(&scheme) {
-        let meant = suggestion(scheme, SCHEMES).map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default();
+    has_no_space(text)?;
+    if !schemes.contains(&scheme) {
+        let meant = suggestion(scheme, schemes.iter().copied());
+        let meant = meant.map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default();
         return Err(format!("`{}` is not a scheme it can have{meant}", shown(scheme)));
     }
     let (authority, path) = match rest.find(['/', '?', '#']) {
@@ -186,7 +217,7 @@ fn parse_target(text: &str) -> Result<EndpointTarget, String> {
         None => (rest, ""),
     };
     if authority.contains('@') {
-        return Err("a name or password does not go into it, use `credential`".to_owned());
+        return Err("a name or password does not go into it, there are keys for them".to_owned());
     }
     if path.contains(['?', '#']) {
         return Err("it cannot have a query or a fragment".to_owned());
@@ -201,18 +232,7 @@ fn parse_target(text: &str) -> Result<EndpointTarget, String> {
     if colon && port.is_none_or(|port| port == 0) {
         return Err("its port is not a number from 1 to 65535".to_owned());
     }
-    match scheme {
-        "http" | "https" => {
-            let tls = scheme == "https";
-            let port = port.unwrap_or(if tls { 443 } else { 80 });
-            Ok(EndpointTarget::Http { tls, host, port, base_path: path.trim_end_matches('/').to_owned() })
-        }
-        _ if !path.trim_end_matches('/').is_empty() => Err("a byte stream has no path".to_owned()),
-        _ => match port {
-            Some(port) => Ok(EndpointTarget::Stream { tls: scheme == "tls", host, port }),
-            None => Err("it has no port".to_owned()),
-        },
-    }
+    Ok(Address { scheme, host, port, path })
 }
 
 #[cfg(test)]
@@ -244,7 +264,7 @@ mod tests {
         check("/var/run/docker.sock", "it has no scheme");
         check("unix://", "it has no path");
         check("htps://h", "`htps` is not a scheme it can have (did you mean `https`?)");
-        check("http://u:p@h", "a name or password does not go into it, use `credential`");
+        check("http://u:p@h", "a name or password does not go into it, there are keys for them");
         check("http://h?x", "it cannot have a query or a fragment");
         check("http://h:0", "its port is not a number from 1 to 65535");
         check("http://h:99999", "its port is not a number from 1 to 65535");

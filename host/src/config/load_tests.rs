@@ -5,8 +5,8 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::config::{
-    Arch, Auth, BootstrapKind, BootstrapMode, Credential, EndpointTarget, RunnerGroup, Scope, bootstrap, endpoint,
-    github, projects, sections,
+    Arch, Auth, BootstrapKind, BootstrapMode, Credential, EndpointTarget, RunnerGroup, Scope, bootstrap, credential,
+    endpoint, github, projects, sections,
 };
 
 const RSA: &str = include_str!("testdata/rsa.pem");
@@ -339,9 +339,12 @@ fn the_example_loads_and_shows_every_key() {
         sections::TELEMETRY,
         github::GITHUB,
         endpoint::ENDPOINT,
-        endpoint::CREDENTIAL,
-        endpoint::BASIC,
-        endpoint::HEADER,
+        endpoint::PROXY,
+        credential::CREDENTIAL,
+        credential::BASIC,
+        credential::HEADER,
+        credential::AWS_SIGV4,
+        credential::OAUTH2,
         projects::BACKEND,
         projects::BACKEND_LIMITS,
         projects::PROJECT,
@@ -427,3 +430,6 @@ fn a_trusted_proxy_is_a_network() {
         "trusted_proxies",
     );
 }
+
+#[path = "credential_tests.rs"]
+mod credentials;

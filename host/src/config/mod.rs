@@ -3,6 +3,7 @@
 //! Nothing outside this folder knows that it was YAML. What can be wrong with it was found when it was loaded.
 
 mod bootstrap;
+mod credential;
 mod document;
 mod endpoint;
 mod environment;
@@ -20,6 +21,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+pub use credential::{AwsRole, AwsSigV4, AwsSource, Credential, OAuth2, OAuth2Url};
+pub(crate) use credential::{basic, form_encoded};
 pub use environment::{Environment, ProcessEnvironment};
 pub use load::load;
 pub use problem::{ConfigError, Problem};
@@ -137,20 +140,34 @@ pub struct Endpoint {
     /// PEM of certificate chain and key.
     pub identity: Option<ClientIdentity>,
     pub credential: Option<Credential>,
+    /// What requests and streams go through on their way.
+    pub proxy: Option<Proxy>,
+}
+
+impl Endpoint {
+    /// What must be seen nowhere but on the wire.
+    pub fn secrets(&self) -> Vec<SecretString> {
+        let mut secrets = self.credential.as_ref().map(Credential::secrets).unwrap_or_default();
+        secrets.extend(self.identity.as_ref().map(|identity| identity.key.clone()));
+        if let Some((username, password)) = self.proxy.as_ref().and_then(|proxy| proxy.login.as_ref()) {
+            secrets.extend([password.clone(), basic(username, password)]);
+        }
+        secrets
+    }
+}
+
+/// A forward proxy, spoken to in plain HTTP.
+#[derive(Debug)]
+pub struct Proxy {
+    pub host: String,
+    pub port: u16,
+    pub login: Option<(String, SecretString)>,
 }
 
 #[derive(Debug)]
 pub struct ClientIdentity {
     pub certificate: Vec<u8>,
     pub key: SecretString,
-}
-
-/// Added by the host to what a component sends; a component never sees it.
-#[derive(Debug)]
-pub enum Credential {
-    Bearer(SecretString),
-    Basic { username: String, password: SecretString },
-    Header { name: String, value: SecretString },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -62,6 +62,10 @@ pub struct BackendView {
 pub struct GrantView {
     pub name: String,
     pub target: String,
+    /// What proves who is asking there, each by its kind, such as `bearer token`.
+    pub credentials: Vec<&'static str>,
+    /// The proxy on the way there.
+    pub proxy: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]

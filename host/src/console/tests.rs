@@ -131,7 +131,12 @@ impl BackendStatus for Others {
             plugin: "docker".into(),
             version: Some("0.1.0".into()),
             digest: Some("ab".repeat(32)),
-            grants: vec![GrantView { name: "engine".into(), target: "unix:///var/run/docker.sock".into() }],
+            grants: vec![GrantView {
+                name: "engine".into(),
+                target: "unix:///var/run/docker.sock".into(),
+                credentials: vec!["bearer token"],
+                proxy: None,
+            }],
             health: HealthView { status: "ok", reason: None },
             latencies: vec![LatencyView { operation: "create".into(), calls: 3, p50_ms: 12.0, p99_ms: 80.5 }],
         }]

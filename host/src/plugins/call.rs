@@ -81,7 +81,7 @@ pub(super) struct Lane {
 pub(super) struct About {
     pub operation: &'static str,
     pub runner: Option<String>,
-    /// Blanked out of everything the component says.
+    /// Blanked out of everything the component says, beside what the host adds for it to requests.
     pub secrets: Vec<SecretString>,
     pub deadline: Duration,
 }

@@ -102,9 +102,11 @@ pub(super) fn instance(instance: wire::Instance, redact: impl Fn(&str) -> String
     if instance.handle.is_empty() || instance.handle.len() > HANDLE {
         return Err(format!("the handle of a machine has {} bytes, 1 to {HANDLE} are allowed", instance.handle.len()));
     }
-    // A handle that is changed is of no use.
-    if redact(&instance.handle) != instance.handle {
-        return Err("the handle of a machine holds a secret".to_owned());
+    // What names a machine is of no use when it is changed.
+    for (what, text) in [("handle", &instance.handle), ("name", &instance.name), ("owner", &instance.owner)] {
+        if redact(text) != *text {
+            return Err(format!("the {what} of a machine holds a secret"));
+        }
     }
     let reason = |reason: &str| shown_up_to(&redact(reason), MESSAGE);
     Ok(Instance {
@@ -123,7 +125,9 @@ pub(super) fn instance(instance: wire::Instance, redact: impl Fn(&str) -> String
         created_at: instance.created_at_ms.and_then(timestamp),
         lease_until: instance.lease_until_ms.and_then(timestamp),
         hold: instance.hold,
-        price: instance.price.map(|price| Price { micros_per_hour: price.micros_per_hour, currency: price.currency }),
+        price: instance
+            .price
+            .map(|price| Price { micros_per_hour: price.micros_per_hour, currency: redact(&price.currency) }),
         attributes: instance.attributes.iter().take(LIST).map(|(key, value)| (redact(key), redact(value))).collect(),
     })
 }
@@ -136,10 +140,13 @@ pub(super) fn destruction(destruction: wire::Destruction) -> Destruction {
 }
 
 /// A description, or what is wrong with it.
-pub(super) fn description(description: wire::Description) -> Result<Description, String> {
+pub(super) fn description(
+    description: wire::Description,
+    redact: impl Fn(&str) -> String,
+) -> Result<Description, String> {
     let schema = |text: &str, which: &str| -> Result<serde_json::Value, String> {
         let schema: serde_json::Value =
-            serde_json::from_str(text).map_err(|error| format!("its {which} is not JSON: {error}"))?;
+            serde_json::from_str(&redact(text)).map_err(|error| format!("its {which} is not JSON: {error}"))?;
         jsonschema::validator_for(&schema).map_err(|error| format!("its {which} is not a JSON Schema: {error}"))?;
         Ok(schema)
     };
@@ -149,25 +156,25 @@ pub(super) fn description(description: wire::Description) -> Result<Description,
     Ok(Description {
         settings_schema: schema(&description.settings_schema, "settings-schema")?,
         pool_schema: schema(&description.pool_schema, "pool-schema")?,
-        name: description.name,
-        version: description.version,
-        summary: description.summary,
+        name: redact(&description.name),
+        version: redact(&description.version),
+        summary: redact(&description.summary),
         endpoints: description
             .endpoints
             .into_iter()
             .map(|endpoint| EndpointRequest {
-                name: endpoint.name,
-                purpose: endpoint.purpose,
+                name: redact(&endpoint.name),
+                purpose: redact(&endpoint.purpose),
                 required: endpoint.required,
-                example: endpoint.example,
+                example: redact(&endpoint.example),
             })
             .collect(),
-        capabilities: description.capabilities,
-        bootstraps: description.bootstraps,
+        capabilities: description.capabilities.iter().map(|capability| redact(capability)).collect(),
+        bootstraps: description.bootstraps.iter().map(|kind| redact(kind)).collect(),
         billing: Billing {
             granularity_seconds: description.billing.granularity_seconds,
             minimum_seconds: description.billing.minimum_seconds,
         },
-        attributes: description.attributes,
+        attributes: description.attributes.iter().map(|(key, value)| (redact(key), redact(value))).collect(),
     })
 }

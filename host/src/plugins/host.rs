@@ -22,16 +22,14 @@ use super::{
     convert,
     egress::Egress,
     engine,
+    grant::{Grant, grants},
     load::{self, Linked, Loaded},
-    model::{
-        BackendError, Backends, Bootstrap, Description, Destruction, EndpointRequest, ErrorKind, Instance,
-        RunnerRequest,
-    },
+    model::{BackendError, Backends, Bootstrap, Description, Destruction, ErrorKind, Instance, RunnerRequest},
     state::{self, State},
 };
 use crate::{
     clock::SharedClock,
-    config::{self, Config, Credential},
+    config::{self, Config},
     routing::BackendName,
 };
 
@@ -61,19 +59,6 @@ enum Component {
     Loading,
     InForce(Arc<Loaded>),
     Refused(Arc<str>),
-}
-
-/// An endpoint that is granted, asked for, or both.
-#[derive(Debug, Clone, Serialize)]
-pub struct Grant {
-    pub endpoint: String,
-    /// Where it leads; none when it is asked for and not granted. Without secrets.
-    pub target: Option<String>,
-    /// What the component wants it for; none when it does not ask for it.
-    pub purpose: Option<String>,
-    pub required: bool,
-    /// Whoever may use it controls the machine behind it, as root.
-    pub root_equivalent: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -123,7 +108,7 @@ impl Host {
         let tasks = TaskTracker::new();
         let mut slots = BTreeMap::new();
         for (name, backend) in &config.backends {
-            let egress = Egress::new(backend, tasks.clone())?;
+            let egress = Egress::new(backend, &shared.clock, tasks.clone())?;
             let lane = Lane::new(name.clone(), backend.limits.clone(), egress);
             let (component, _) = watch::channel(Component::Loading);
             slots.insert(name.clone(), Arc::new(Slot { config: backend.clone(), lane, component }));
@@ -219,8 +204,6 @@ impl Host {
     {
         let slot = self.slot(name)?;
         let loaded = slot.loaded(deadline).await?;
-        let mut secrets = secrets;
-        secrets.extend(slot.secrets());
         let about = About { operation, runner, secrets, deadline };
         let settings = slot.config.settings.to_string();
         slot.lane
@@ -246,8 +229,8 @@ pub(super) async fn describe(lane: &Lane, shared: &Shared, linked: &Linked) -> R
     let about = About { operation: "describe", runner: None, secrets: Vec::new(), deadline: DESCRIBE };
     lane.call(shared, linked, about, |backend, store, _| {
         async move {
-            let description = backend.pacer_backend_provisioner().call_describe(store).await?;
-            Ok(match convert::description(description) {
+            let description = backend.pacer_backend_provisioner().call_describe(&mut *store).await?;
+            Ok(match convert::description(description, |text| store.data().redact(text)) {
                 Ok(description) => Answer::Fine(description),
                 Err(what) => Answer::Nonsense(what),
             })
@@ -267,7 +250,9 @@ impl Slot {
                     backend.name = %name, digest = %loaded.linked.digest,
                     "backend `{name}` is {} {}", description.name, description.version
                 );
-                for grant in self.grants(&description.endpoints).iter().filter(|grant| grant.target.is_none()) {
+                for grant in
+                    grants(&self.lane.egress, &description.endpoints).iter().filter(|grant| grant.target.is_none())
+                {
                     warn!(
                         backend.name = %name,
                         "backend `{name}` wants the endpoint `{}` ({}), which `backends.{name}.endpoints` does not grant",
@@ -305,52 +290,14 @@ impl Slot {
         }
     }
 
-    /// What the host puts on the wire for this backend, and its component must not be able to repeat.
-    fn secrets(&self) -> Vec<SecretString> {
-        self.config
-            .endpoints
-            .values()
-            .filter_map(|endpoint| match &endpoint.credential {
-                Some(Credential::Bearer(secret) | Credential::Header { value: secret, .. }) => Some(secret.clone()),
-                Some(Credential::Basic { password, .. }) => Some(password.clone()),
-                None => None,
-            })
-            .collect()
-    }
-
-    fn grants(&self, wanted: &[EndpointRequest]) -> Vec<Grant> {
-        let granted: BTreeMap<String, String> =
-            self.lane.egress.grants().into_iter().map(|(name, target)| (name.to_string(), target)).collect();
-        let mut grants: Vec<Grant> = granted
-            .iter()
-            .map(|(name, target)| {
-                let asked = wanted.iter().find(|asked| asked.name == *name);
-                Grant {
-                    endpoint: name.clone(),
-                    target: Some(target.clone()),
-                    purpose: asked.map(|asked| asked.purpose.clone()),
-                    required: asked.is_some_and(|asked| asked.required),
-                    root_equivalent: is_root_equivalent(target),
-                }
-            })
-            .collect();
-        grants.extend(wanted.iter().filter(|asked| !granted.contains_key(&asked.name)).map(|asked| Grant {
-            endpoint: asked.name.clone(),
-            target: None,
-            purpose: Some(asked.purpose.clone()),
-            required: asked.required,
-            root_equivalent: false,
-        }));
-        grants
-    }
-
     fn status(&self) -> BackendStatus {
         let component = self.component.borrow().clone();
         let loaded = match &component {
             Component::InForce(loaded) => Some(loaded),
             Component::Loading | Component::Refused(_) => None,
         };
-        let grants = self.grants(loaded.map_or(&[], |loaded| &loaded.description.endpoints));
+        let wanted = loaded.map_or(&[][..], |loaded| &loaded.description.endpoints);
+        let grants = grants(&self.lane.egress, wanted);
         let missing = grants.iter().find(|grant| grant.required && grant.target.is_none());
         let health = match (&component, self.lane.trouble(), missing) {
             (Component::Loading, _, _) => Health::Loading,
@@ -378,13 +325,6 @@ impl Slot {
             operations: self.lane.stats(),
         }
     }
-}
-
-/// Sockets whose owner is root on that machine to whoever may use them.
-fn is_root_equivalent(target: &str) -> bool {
-    ["docker.sock", "podman.sock", "containerd.sock", "libvirt-sock", "incus", "lxd"]
-        .iter()
-        .any(|name| target.contains(name))
 }
 
 /// Puts an answer of the contract in the host's words.

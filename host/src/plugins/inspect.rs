@@ -19,7 +19,7 @@ use super::{
     state,
 };
 use crate::{
-    clock::SystemClock,
+    clock::{SharedClock, SystemClock},
     config::{self, Config, PluginLimits},
 };
 
@@ -112,7 +112,9 @@ fn nobody(limits: &PluginLimits) -> Result<Lane, PluginError> {
         limits: limits.clone(),
         poll: std::time::Duration::from_secs(60),
     };
-    Ok(Lane::new(name, limits.clone(), Egress::new(&backend, TaskTracker::new())?))
+    let clock: SharedClock = Arc::new(SystemClock);
+    let egress = Egress::new(&backend, &clock, TaskTracker::new())?;
+    Ok(Lane::new(name, limits.clone(), egress))
 }
 
 /// The files in `plugins.dir`, by name, with who uses them.

@@ -83,7 +83,11 @@ impl Host {
             .invoke(&backend.name, "validate", None, Vec::new(), VALIDATE, move |instance, store, _| {
                 async move {
                     let provisioner = instance.pacer_backend_provisioner();
-                    Ok(Answer::Fine(provisioner.call_validate(store, &settings, pool.as_deref()).await?))
+                    let mut findings = provisioner.call_validate(&mut *store, &settings, pool.as_deref()).await?;
+                    for wire::Finding { path, message, .. } in &mut findings {
+                        (*path, *message) = (store.data().redact(path), store.data().redact(message));
+                    }
+                    Ok(Answer::Fine(findings))
                 }
                 .boxed()
             })

@@ -70,6 +70,11 @@ impl CallLog {
         self.secrets.redact(text)
     }
 
+    /// One more to blank out: a credential that was fetched while the call went on.
+    pub(super) fn hide(&self, secret: SecretString) {
+        self.secrets.add(secret);
+    }
+
     pub(super) fn emit(&self, level: Level, message: &str, fields: &[(String, String)]) {
         let size = message.len() + fields.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
         {

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::{
     callback::{self, Callbacks, Tokens},
     clock::{SharedClock, SystemClock},
-    config::{Auth, Config, Credential},
+    config::{Auth, Config, Endpoint},
     console,
     fleet::{Fleet, Parts},
     github::{self, GitHubApi},
@@ -177,16 +177,8 @@ fn hide_secrets(telemetry: &Telemetry, config: &Config) {
     if let Auth::Token(token) = &config.auth {
         telemetry.hide(token);
     }
-    for endpoint in config.backends.values().flat_map(|backend| backend.endpoints.values()) {
-        match &endpoint.credential {
-            Some(Credential::Bearer(secret) | Credential::Header { value: secret, .. }) => telemetry.hide(secret),
-            Some(Credential::Basic { password, .. }) => telemetry.hide(password),
-            None => {}
-        }
-        if let Some(identity) = &endpoint.identity {
-            telemetry.hide(&identity.key);
-        }
-    }
+    let endpoints = config.backends.values().flat_map(|backend| backend.endpoints.values());
+    endpoints.flat_map(Endpoint::secrets).for_each(|secret| telemetry.hide(&secret));
 }
 
 fn announce(config: &Config) {

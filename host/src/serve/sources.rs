@@ -179,7 +179,10 @@ fn view(backend: plugins::BackendStatus) -> BackendView {
         grants: backend
             .grants
             .into_iter()
-            .filter_map(|grant| Some(GrantView { name: grant.endpoint, target: grant.target? }))
+            .filter_map(|grant| {
+                let plugins::Grant { endpoint, target, credentials, proxy, .. } = grant;
+                Some(GrantView { name: endpoint, target: target?, credentials, proxy })
+            })
             .collect(),
         health: HealthView { status, reason },
         latencies: backend

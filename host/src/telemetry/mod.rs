@@ -11,7 +11,8 @@ mod redact;
 use std::io::IsTerminal;
 
 use secrecy::SecretString;
-use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use access::access_log;
 pub use metrics::Metrics;
@@ -58,6 +59,13 @@ pub fn init(config: &config::Telemetry) -> Result<Telemetry, TelemetryError> {
         }
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(redactor.clone()).boxed(),
     };
+    let lines = lines.with_filter(filter_fn(is_discreet));
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| TelemetryError::Twice)?;
     Ok(Telemetry { metrics: Metrics::install()?, redactor })
+}
+
+/// Whether an event may be written, whatever `telemetry.log` asks for: below `info`, AWS's crates tell the keys that
+/// they are given, in answers nobody else sees.
+fn is_discreet(event: &Metadata<'_>) -> bool {
+    !event.target().starts_with("aws_") || *event.level() <= Level::INFO
 }

@@ -10,6 +10,8 @@ use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::spelling::spellings;
+
 const BLANK: &str = "[hidden]";
 /// Shorter texts would blank out ordinary words.
 const MIN_LENGTH: usize = 6;
@@ -27,9 +29,11 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Hides a secret; of one of several lines, such as a key, each line.
+    /// Hides a secret in all of its spellings; of one of several lines, such as a key, also each line as it is.
     pub fn hide(&self, secret: &SecretString) {
         let lines: Vec<_> = secret.expose_secret().lines().filter(|line| line.len() >= MIN_LENGTH).collect();
+        let long_enough = |form: &SecretString| form.expose_secret().len() >= MIN_LENGTH;
+        let encoded: Vec<_> = spellings(secret).into_iter().skip(1).filter(long_enough).collect();
         self.secrets.rcu(|known| {
             let mut known = Vec::clone(known);
             for line in &lines {
@@ -39,6 +43,11 @@ impl Redactor {
                     if !known.iter().any(|secret| secret.expose_secret() == form) {
                         known.push(form.to_owned().into());
                     }
+                }
+            }
+            for form in &encoded {
+                if !known.iter().any(|secret| secret.expose_secret() == form.expose_secret()) {
+                    known.push(form.clone());
                 }
             }
             known
@@ -85,6 +94,20 @@ impl<'a> MakeWriter<'a> for Redactor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn encoded_secrets_are_blanked_out() {
+        let redactor = Redactor::default();
+        redactor.hide(&"pass/word+with=all".into());
+        for encoded in [
+            "cGFzcy93b3JkK3dpdGg9YWxs",
+            "pass%2Fword%2Bwith%3Dall",
+            "706173732f776f72642b776974683d616c6c",
+            r"pass\/word+with=all",
+        ] {
+            assert_eq!(redactor.clean(&format!("x {encoded} y")).as_deref(), Some("x [hidden] y"), "{encoded}");
+        }
+    }
 
     #[test]
     fn secrets_are_blanked_out_in_every_form() {

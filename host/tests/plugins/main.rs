@@ -4,8 +4,10 @@
 mod calls;
 mod commands;
 mod compiling;
+mod credentials;
 mod limits;
 mod loading;
+mod moto;
 mod network;
 mod secrets;
 mod support;

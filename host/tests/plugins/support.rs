@@ -25,7 +25,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 /// What `describe` does, as it stands in the guest.
 const ON_DESCRIBE: &str = "on-describe:answer";
 
-fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_pacer")).parent().and_then(Path::parent).unwrap();
     beside.to_owned()
 }
@@ -99,7 +99,21 @@ impl World {
     }
 
     pub fn with_cache(cache: &Path, backends: &str, more: &str) -> Self {
+        Self::with(cache, &[], backends, more)
+    }
+
+    /// With these files beside the configuration.
+    pub fn with_files(files: &[(&str, &str)], backends: &str, more: &str) -> Self {
+        Self::with(&shared_cache(), files, backends, more)
+    }
+
+    fn with(cache: &Path, files: &[(&str, &str)], backends: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         fs::create_dir(dir.path().join("plugins")).unwrap();
         let world = dir.path().join("plugins/guest.wasm");
         fs::write(world, guest()).unwrap();

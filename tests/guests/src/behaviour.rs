@@ -112,6 +112,33 @@ pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
             let (endpoint, path, name, value) = (next(), next(), next(), next());
             get(call, endpoint, path, &[(name, value)])
         }
+        "post-form" => {
+            let (endpoint, path, form) = (next(), next(), next());
+            let mut request = Request::post(endpoint, path).header("content-type", "application/x-www-form-urlencoded");
+            request.body = form.as_bytes().to_vec();
+            let response = request.send(call)?;
+            let status = response.status;
+            Ok(format!("{status} {}", String::from_utf8_lossy(&response.bytes(32 << 20)?)))
+        }
+        "find" => {
+            let (endpoint, path, reversed) = (next(), next(), next());
+            let body = get(call, endpoint, path, &[])?;
+            let found = in_memory(reversed.as_bytes());
+            // It is looked for while the answer is still there.
+            drop(black_box(body));
+            Ok(if found { "found" } else { "not found" }.into())
+        }
+        "tell" => {
+            let body = get(call, next(), next(), &[])?;
+            call.cache.set("told", body.as_bytes());
+            log!(Warn, "{body}"; "answer" => &body);
+            let _ = writeln!(io::stdout(), "{body}");
+            eprintln!("{body}");
+            match next() {
+                "panic" => panic!("{body}"),
+                _ => Err(Error::internal(body)),
+            }
+        }
         "many" => many(next(), number(next())),
         "echo" => echo(call, next(), next()),
         "keep" => {
@@ -148,6 +175,16 @@ fn kind(word: &str) -> ErrorKind {
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     if black_box(depth) == 0 { 0 } else { recurse(depth + 1) + black_box(frame)[1] }
+}
+
+/// Whether the memory of this component holds a text. It is given backwards, so that asking does not put it there.
+#[expect(unsafe_code, reason = "what was freed is looked at as well")]
+fn in_memory(reversed: &[u8]) -> bool {
+    let end = core::arch::wasm32::memory_size(0) << 16;
+    // SAFETY: all of `1..end` is memory that exists, and any byte is a `u8`.
+    let byte = |at: usize| unsafe { core::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
+    (1..=end - reversed.len())
+        .any(|at| reversed.iter().rev().enumerate().all(|(offset, wanted)| byte(at + offset) == *wanted))
 }
 
 /// Everything of the outside that can be seen: there should be nothing.

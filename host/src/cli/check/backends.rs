@@ -90,15 +90,16 @@ fn introduction(status: &BackendStatus) -> String {
 
 fn granted(subject: &str, status: &BackendStatus, grant: &Grant) -> Finding {
     let key = format!("backends.{}.endpoints.{}", status.name, grant.endpoint);
+    let manner = grant.manner();
     let (level, message) = match (&grant.target, &grant.purpose) {
         (Some(target), Some(purpose)) => {
             let root = if grant.root_equivalent { "; it gives control of that machine, as root" } else { "" };
             let level = if grant.root_equivalent { Level::Warning } else { Level::Ok };
-            (level, format!("endpoint `{}` is granted, {target}: {purpose}{root}", grant.endpoint))
+            (level, format!("endpoint `{}` is granted, {target}{manner}: {purpose}{root}", grant.endpoint))
         }
         (Some(target), None) => (
             Level::Warning,
-            format!("endpoint `{}` is granted, {target}, and not asked for: remove `{key}`", grant.endpoint),
+            format!("endpoint `{}` is granted, {target}{manner}, and not asked for: remove `{key}`", grant.endpoint),
         ),
         (None, purpose) => {
             let purpose = purpose.as_deref().unwrap_or_default();
@@ -134,6 +135,8 @@ mod tests {
         Grant {
             endpoint: "engine".to_owned(),
             target: target.map(str::to_owned),
+            credentials: Vec::new(),
+            proxy: None,
             purpose: purpose.map(str::to_owned),
             required,
             root_equivalent: target.is_some_and(|target| target.contains("docker.sock")),
@@ -156,6 +159,17 @@ mod tests {
             grant(Some("http://h:80"), None, false),
             Level::Warning,
             "endpoint `engine` is granted, http://h:80, and not asked for: remove `backends.engine.endpoints.engine`",
+        );
+        let proved = Grant {
+            credentials: vec!["bearer token", "client certificate"],
+            proxy: Some("http://proxy:3128".to_owned()),
+            ..grant(Some("https://h:443"), purpose, true)
+        };
+        check(
+            proved,
+            Level::Ok,
+            "endpoint `engine` is granted, https://h:443 with bearer token and client certificate through the proxy \
+             http://proxy:3128: the engine's API",
         );
         check(
             grant(None, purpose, true),

@@ -22,7 +22,11 @@ pub async fn list(Extract(state): Extract<State>) -> Markup {
                 (pill(backend.health.status))
                 @if let Some(reason) = &backend.health.reason { p.reason { (text::visible(reason)) } }
             }
-            div.where { @for grant in &backend.grants { p { b { (text::visible(&grant.name)) } " → " span.mono { (text::visible(&grant.target)) } } } }
+            div.where { @for grant in &backend.grants {
+                p { b { (text::visible(&grant.name)) } " → " span.mono { (text::visible(&grant.target)) } }
+                @if !grant.credentials.is_empty() { p.sub { "with " (grant.credentials.join(" and ")) } }
+                @if let Some(proxy) = &grant.proxy { p.sub { "through the proxy " span.mono { (proxy) } } }
+            } }
             div.when { @for latency in &backend.latencies {
                 p.sub title={ "p99 " (format!("{:.1} ms", latency.p99_ms)) ", " (latency.calls) " calls" } {
                     (text::visible(&latency.operation)) " " (format!("{:.1} ms", latency.p50_ms))

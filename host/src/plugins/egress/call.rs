@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use secrecy::SecretString;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -104,6 +105,11 @@ impl Call {
         let reason =
             format!("the request is larger than the {limit} bytes that `backends.{backend}.limits.request` allows");
         Failure::limit(Code::HttpRequestBodySize(Some(limit)), reason)
+    }
+
+    /// Has what the component says from now on cleared of a secret.
+    pub fn hide(&self, secret: SecretString) {
+        self.log.hide(secret);
     }
 
     /// What was refused, told under the name that was asked for.

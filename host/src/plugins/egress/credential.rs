@@ -1,10 +1,34 @@
 //! What the host adds to a request so that a component never holds a key.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use secrecy::ExposeSecret as _;
+use std::sync::Arc;
 
-use crate::config::Credential;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout_at;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wasmtime_wasi_http::{Error as Code, WasiBody};
+
+use super::{
+    aws::Signer,
+    call::{Call, Failure},
+    dial::Dialer,
+    fresh::{Fetched, Fresh, Missing, Owner},
+    oauth::Bearer,
+    outside::Outside,
+    proxy::Proxy,
+    tls,
+};
+use crate::{
+    clock::SharedClock,
+    config::{self, Credential, Endpoint},
+};
+
+/// Of a body that is signed, in bytes: it is held whole, since its digest comes before it. The largest that EC2 and its
+/// like take is user data, 16 KiB.
+const SIGNED_BODY: u64 = 1 << 20;
 
 /// Fields of one connection alone; a component has no say in them.
 const OF_A_CONNECTION: [HeaderName; 6] = [
@@ -16,36 +40,126 @@ const OF_A_CONNECTION: [HeaderName; 6] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// A header field that proves who is asking.
-pub(super) struct Proof {
-    name: HeaderName,
-    value: HeaderValue,
+/// What proves who is asking.
+pub(super) enum Proof {
+    /// The same for every request.
+    Field {
+        name: HeaderName,
+        value: HeaderValue,
+    },
+    Token(Bearer),
+    Signature(Signer),
+}
+
+/// What a proof may use that has to be fetched.
+pub(super) struct Means {
+    pub owner: Owner,
+    pub clock: SharedClock,
+    pub dialer: Dialer,
+    pub proxy: Option<Arc<Proxy>>,
+    pub tasks: TaskTracker,
+    pub closing: CancellationToken,
+}
+
+impl Means {
+    fn outside(&self, endpoint: &Endpoint) -> Result<Outside, String> {
+        Ok(Outside { dialer: self.dialer.clone(), tls: tls::anonymous(endpoint)?, proxy: self.proxy.clone() })
+    }
+
+    fn fresh<T: Send + Sync + 'static>(
+        &self,
+        fetch: Box<dyn Fn() -> BoxFuture<'static, Result<Fetched<T>, Missing>> + Send + Sync>,
+    ) -> Fresh<T> {
+        Fresh::new(fetch, self.owner.clone(), self.clock.clone(), self.tasks.clone(), self.closing.clone())
+    }
 }
 
 impl Proof {
     /// The reason never quotes the secret.
-    pub fn new(credential: &Credential) -> Result<Self, &'static str> {
-        let (name, value) = match credential {
-            Credential::Bearer(token) => {
-                (header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {}", token.expose_secret())))
-            }
+    pub fn new(endpoint: &Endpoint, means: &Means) -> Result<Option<Self>, String> {
+        let Some(credential) = &endpoint.credential else { return Ok(None) };
+        Ok(Some(match credential {
+            Credential::Bearer(token) => field(header::AUTHORIZATION, format!("Bearer {}", token.expose_secret()))?,
             Credential::Basic { username, password } => {
-                let pair = STANDARD.encode(format!("{username}:{}", password.expose_secret()));
-                (header::AUTHORIZATION, HeaderValue::try_from(format!("Basic {pair}")))
+                let pair = config::basic(username, password);
+                field(header::AUTHORIZATION, format!("Basic {}", pair.expose_secret()))?
             }
-            Credential::Header { name, value } => (
-                HeaderName::try_from(name.as_str()).map_err(|_| "the name of its header is malformed")?,
-                HeaderValue::try_from(value.expose_secret()),
-            ),
-        };
-        let mut value = value.map_err(|_| "its secret holds characters that no header can hold, such as a line end")?;
-        value.set_sensitive(true);
-        Ok(Self { name, value })
+            Credential::Header { name, value } => {
+                let name = HeaderName::try_from(name.as_str()).map_err(|_| "the name of its header is malformed")?;
+                field(name, value.expose_secret().to_owned())?
+            }
+            Credential::AwsSigV4(aws) => {
+                let outside = means.outside(endpoint)?;
+                Self::Signature(Signer::new(aws, means.clock.clone(), |fetch| means.fresh(fetch), outside))
+            }
+            Credential::OAuth2(oauth) => {
+                let outside = means.outside(endpoint)?;
+                Self::Token(Bearer::new(oauth, means.clock.clone(), |fetch| means.fresh(fetch), outside)?)
+            }
+        }))
+    }
+
+    /// The secrets that were fetched for it.
+    pub fn known(&self) -> Vec<SecretString> {
+        match self {
+            Self::Field { .. } => Vec::new(),
+            Self::Token(token) => token.known(),
+            Self::Signature(signer) => signer.known(),
+        }
+    }
+
+    /// Proves who sends a request, over whatever the component said about that.
+    pub async fn add(&self, parts: &mut Parts, body: WasiBody, call: &Call) -> Result<WasiBody, Failure> {
+        parts.headers.remove(header::AUTHORIZATION);
+        parts.headers.remove(header::COOKIE);
+        match self {
+            Self::Field { name, value } => {
+                parts.headers.insert(name.clone(), value.clone());
+                Ok(body)
+            }
+            Self::Token(token) => {
+                parts.headers.insert(header::AUTHORIZATION, token.value(call).await?);
+                Ok(body)
+            }
+            Self::Signature(signer) => {
+                let body = whole(body, call).await?;
+                // What is sent is what was held, so its length is known.
+                parts.headers.remove(header::CONTENT_LENGTH);
+                signer.sign(parts, &body, call).await?;
+                Ok(Full::new(body).map_err(Code::from).boxed_unsync())
+            }
+        }
     }
 }
 
-/// Takes out what is not a component's to say, and puts in what the host says for it.
-pub(super) fn dress(headers: &mut HeaderMap, host: &HeaderValue, proof: Option<&Proof>) {
+fn field(name: HeaderName, value: String) -> Result<Proof, &'static str> {
+    let mut value = HeaderValue::try_from(value)
+        .map_err(|_| "its secret holds characters that no header can hold, such as a line end")?;
+    value.set_sensitive(true);
+    Ok(Proof::Field { name, value })
+}
+
+/// All of a body.
+async fn whole(body: WasiBody, call: &Call) -> Result<Bytes, Failure> {
+    let limit = SIGNED_BODY.min(call.limits.request_size);
+    let read = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect();
+    let late = |_| Failure::unreachable(Code::HttpRequestBodySize(None), "the body of the request did not end");
+    let read = timeout_at(call.deadline, read).await.map_err(late)?;
+    read.map(|body| body.to_bytes()).map_err(|error| {
+        if error.is::<LengthLimitError>() && limit < call.limits.request_size {
+            let reason =
+                format!("a request that is signed is held in memory, and its body has more than {limit} bytes");
+            return Failure::limit(Code::HttpRequestBodySize(Some(limit)), reason);
+        }
+        if error.is::<LengthLimitError>() {
+            return call.request_too_large();
+        }
+        Failure::unreachable(Code::HttpRequestBodySize(None), "the component broke off the body of the request")
+    })
+}
+
+/// Takes out what is not a component's to say.
+pub(super) fn undress(headers: &mut HeaderMap, host: &HeaderValue) {
     for name in OF_A_CONNECTION {
         headers.remove(name);
     }
@@ -54,11 +168,6 @@ pub(super) fn dress(headers: &mut HeaderMap, host: &HeaderValue, proof: Option<&
         headers.remove(name);
     }
     headers.insert(header::HOST, host.clone());
-    if let Some(proof) = proof {
-        headers.remove(header::AUTHORIZATION);
-        headers.remove(header::COOKIE);
-        headers.insert(proof.name.clone(), proof.value.clone());
-    }
 }
 
 #[cfg(test)]
@@ -66,17 +175,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_to_prove_it() {
-        let check = |credential: Credential, name: &str, value: &str| {
-            let proof = Proof::new(&credential).map_err(str::to_owned).unwrap();
-            assert_eq!((proof.name.as_str(), proof.value.to_str().unwrap()), (name, value));
-            assert!(!format!("{:?}", proof.value).contains(value), "{:?}", proof.value);
-        };
-        check(Credential::Bearer("t0ken".into()), "authorization", "Bearer t0ken");
-        let basic = Credential::Basic { username: "me".into(), password: "pw".into() };
-        check(basic, "authorization", "Basic bWU6cHc=");
-        check(Credential::Header { name: "X-Key".into(), value: "k".into() }, "x-key", "k");
-        let reason = Proof::new(&Credential::Bearer("two\nlines".into())).err().unwrap();
+    fn a_field_never_shows_its_value_and_refuses_what_no_header_holds() {
+        let proof = field(header::AUTHORIZATION, "Bearer t0ken".into()).map_err(str::to_owned).unwrap();
+        let Proof::Field { value, .. } = proof else { panic!("it is a field") };
+        assert!(!format!("{value:?}").contains("t0ken"), "{value:?}");
+        let reason = field(header::AUTHORIZATION, "Bearer two\nlines".into()).err().unwrap();
         assert!(!reason.contains("lines,") && reason.contains("line end"), "{reason}");
     }
 }

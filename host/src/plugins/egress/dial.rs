@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 use wasmtime_wasi_http::Error as Code;
 
-use super::{address, call::Failure};
+use super::{address, call::Failure, proxy::Proxy};
 
 /// For all of lookup, connection and TLS, when a component does not ask for less. Everything is near or at a provider.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
@@ -35,7 +35,30 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Where to connect to.
 pub(super) enum Place {
     Unix(std::path::PathBuf),
-    Tcp { host: String, port: u16, tls: Option<(TlsConnector, ServerName<'static>)>, plain_secret: bool },
+    Tcp {
+        host: String,
+        port: u16,
+        tls: Option<(TlsConnector, ServerName<'static>)>,
+        plain_secret: bool,
+        via: Option<Via>,
+    },
+}
+
+/// The proxy on the way.
+#[derive(Clone)]
+pub(super) enum Via {
+    /// It is told with each request where that goes.
+    Forward(Arc<Proxy>),
+    /// It is told once, and passes bytes on from then.
+    Tunnel(Arc<Proxy>),
+}
+
+impl Via {
+    pub fn proxy(&self) -> &Proxy {
+        match self {
+            Self::Forward(proxy) | Self::Tunnel(proxy) => proxy,
+        }
+    }
 }
 
 /// Connects on behalf of one backend.
@@ -58,19 +81,15 @@ impl Dialer {
                 Ok(Err(error)) => Err(not_connected(&error)),
                 Err(_) => Err(late("the connection")),
             },
-            Place::Tcp { host, port, tls, plain_secret } => {
-                let addresses = self.addresses(host, *port, until).await?;
-                if *plain_secret && !addresses.iter().all(|address| address.ip().to_canonical().is_loopback()) {
-                    return Err(Failure::denied(
-                        "its credential would cross the network unencrypted; use `https://` in `url`, or remove \
-                         `credential`",
-                    ));
-                }
-                let stream = connect(&addresses, until).await?;
-                // Requests are small and each waits for its answer.
-                let _ = stream.set_nodelay(true);
+            Place::Tcp { host, port, tls, plain_secret, via } => {
+                let stream = match via {
+                    None => self.connect(host, *port, *plain_secret, until).await?,
+                    // What is behind a proxy is never this machine.
+                    Some(_) if *plain_secret => return Err(in_the_clear()),
+                    Some(via) => self.through(via, host, *port, until).await?,
+                };
                 match tls {
-                    None => Ok(Box::new(stream)),
+                    None => Ok(stream),
                     Some((connector, name)) => match timeout_at(until, connector.connect(name.clone(), stream)).await {
                         Ok(Ok(stream)) => Ok(Box::new(stream)),
                         Ok(Err(error)) => Err(not_trusted(&error)),
@@ -78,6 +97,35 @@ impl Dialer {
                     },
                 }
             }
+        }
+    }
+
+    async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        plain_secret: bool,
+        until: Instant,
+    ) -> Result<Box<dyn Stream>, Failure> {
+        let addresses = self.addresses(host, port, until).await?;
+        if plain_secret && !addresses.iter().all(|address| address.ip().to_canonical().is_loopback()) {
+            return Err(in_the_clear());
+        }
+        let stream = connect(&addresses, until).await?;
+        // Requests are small and each waits for its answer.
+        let _ = stream.set_nodelay(true);
+        Ok(Box::new(stream))
+    }
+
+    async fn through(&self, via: &Via, host: &str, port: u16, until: Instant) -> Result<Box<dyn Stream>, Failure> {
+        let proxy = via.proxy();
+        let stream = self
+            .connect(&proxy.host, proxy.port, false, until)
+            .await
+            .map_err(|failure| Failure { reason: format!("the proxy `{}`: {failure}", proxy.text()), ..failure })?;
+        match via {
+            Via::Forward(_) => Ok(stream),
+            Via::Tunnel(proxy) => proxy.tunnel(stream, host, port, until).await,
         }
     }
 
@@ -139,7 +187,13 @@ async fn connect(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, 
     Err(last)
 }
 
-fn late(what: &str) -> Failure {
+fn in_the_clear() -> Failure {
+    Failure::denied(
+        "its credential would cross the network unencrypted; use `https://` in `url`, or remove `credential`",
+    )
+}
+
+pub(super) fn late(what: &str) -> Failure {
     Failure::unreachable(Code::ConnectionTimeout, format!("{what} took too long"))
 }
 

@@ -106,7 +106,8 @@ pub(super) fn host_text(target: &EndpointTarget) -> String {
     }
 }
 
-fn bracketed(host: &str) -> String {
+/// As a host stands before a port.
+pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 

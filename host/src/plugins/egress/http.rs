@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, client::conn::http1};
@@ -27,7 +27,7 @@ use super::{
     Egress, Route,
     body::{RequestBody, ResponseBody, begun},
     call::{Call, Failure},
-    credential::dress,
+    credential::undress,
     dial::{CONNECT, Stream, tls_code},
     grants,
 };
@@ -60,7 +60,15 @@ pub(super) async fn send(
 ) -> Result<Response<WasiBody>, Failure> {
     let slot = call.slot()?;
     let options = options.unwrap_or_default();
-    let (parts, body) = prepare(route, call, request)?.into_parts();
+    let (mut parts, body) = prepare(route, call, request)?.into_parts();
+    let body = match &route.proof {
+        Some(proof) => proof.add(&mut parts, body, call).await?,
+        None => body,
+    };
+    if let Some(proxy) = route.forwarder() {
+        proxy.authorize(&mut parts.headers);
+        parts.uri = absolute(&route.host, parts.uri)?;
+    }
     let body = if parts.headers.contains_key(header::CONTENT_LENGTH) || body.size_hint().exact().is_some() {
         body
     } else {
@@ -93,6 +101,9 @@ pub(super) async fn send(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::unreachable(Code::HttpUpgradeFailed, "it switched protocols, which nobody asked for"));
     }
+    if let Some(refusal) = route.forwarder().and_then(|proxy| proxy.refusal(response.status())) {
+        return Err(refusal);
+    }
     let (mut parts, incoming) = response.into_parts();
     if incoming.size_hint().lower() > call.limits.response_size {
         return Err(call.response_too_large());
@@ -120,8 +131,15 @@ fn prepare(route: &Route, call: &Call, request: Request<WasiBody>) -> Result<Req
         .map_err(|refused| Failure::denied(refused.to_string()))?;
     parts.uri = Uri::from(path);
     parts.version = Version::HTTP_11;
-    dress(&mut parts.headers, &route.host, route.proof.as_ref());
+    undress(&mut parts.headers, &route.host);
     Ok(Request::from_parts(parts, body))
+}
+
+/// The whole address, for a proxy that finds its way by it.
+fn absolute(host: &HeaderValue, uri: Uri) -> Result<Uri, Failure> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let whole = Uri::builder().scheme("http").authority(host.as_bytes()).path_and_query(path).build();
+    whole.map_err(|error| Failure::denied(format!("the request fits into no address: {error}")))
 }
 
 async fn open(egress: &Egress, route: &Route, until: Instant) -> Result<Connection, Failure> {

@@ -7,13 +7,18 @@
 //! socket can do whatever that engine does.
 
 mod address;
+mod aws;
 mod body;
 mod call;
 mod credential;
 mod dial;
+mod fresh;
 mod grants;
 mod http;
+mod oauth;
+mod outside;
 mod pool;
+mod proxy;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -27,6 +32,7 @@ use std::{
 
 use ::http::{HeaderValue, Request, Response, uri::PathAndQuery};
 use rustls::pki_types::ServerName;
+use secrecy::SecretString;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
@@ -44,14 +50,17 @@ use wasmtime_wasi_http::{Error as Code, RequestOptions, WasiBody, WasiHttpHooks}
 
 use self::{
     call::{Call, Failure},
-    credential::Proof,
-    dial::{CONNECT, Dialer, Place, Stream},
+    credential::{Means, Proof},
+    dial::{CONNECT, Dialer, Place, Stream, Via},
+    fresh::Owner,
     grants::Refused,
     pool::Pool,
+    proxy::Proxy,
 };
 use super::{CallLog, ErrorKind, PluginError};
 use crate::{
-    config::{self, Endpoint, EndpointTarget, PluginLimits},
+    clock::SharedClock,
+    config::{self, Credential, Endpoint, EndpointTarget, PluginLimits},
     routing::{BackendName, EndpointName, shown},
 };
 
@@ -63,10 +72,23 @@ pub(super) struct Egress {
     backend: BackendName,
     limits: PluginLimits,
     routes: BTreeMap<EndpointName, Arc<Route>>,
+    /// What is put on the wire for the backend, and its component must not be able to repeat.
+    secrets: Vec<SecretString>,
     dialer: Dialer,
     tasks: TaskTracker,
     closing: CancellationToken,
     _close: DropGuard,
+}
+
+/// An endpoint that is granted, for people: without secrets.
+pub(super) struct Granted<'r> {
+    pub name: &'r EndpointName,
+    /// Where it is.
+    pub target: &'r str,
+    /// What proves who is asking, each by its kind.
+    pub credentials: &'r [&'static str],
+    /// Where the proxy on the way is.
+    pub proxy: Option<String>,
 }
 
 /// How one endpoint is reached.
@@ -79,6 +101,9 @@ struct Route {
     base_path: String,
     host: HeaderValue,
     proof: Option<Proof>,
+    /// How it proves who it is, for people.
+    credentials: Vec<&'static str>,
+    proxy: Option<Arc<Proxy>>,
     pool: Arc<Pool>,
 }
 
@@ -92,12 +117,20 @@ enum Protocol {
 }
 
 impl Egress {
-    pub fn new(backend: &config::Backend, tasks: TaskTracker) -> Result<Self, PluginError> {
+    pub fn new(backend: &config::Backend, clock: &SharedClock, tasks: TaskTracker) -> Result<Self, PluginError> {
         let closing = CancellationToken::new();
+        let dialer = Dialer::new(tasks.clone());
         let mut routes = BTreeMap::new();
         for (name, endpoint) in &backend.endpoints {
-            let pool = Pool::new(tasks.clone(), closing.clone());
-            let route = Route::new(name, endpoint, pool).map_err(|reason| PluginError::Endpoint {
+            let means = Means {
+                owner: Owner { backend: backend.name.clone(), endpoint: name.clone() },
+                clock: clock.clone(),
+                dialer: dialer.clone(),
+                proxy: None,
+                tasks: tasks.clone(),
+                closing: closing.clone(),
+            };
+            let route = Route::new(name, endpoint, means).map_err(|reason| PluginError::Endpoint {
                 backend: backend.name.clone(),
                 endpoint: name.clone(),
                 reason,
@@ -108,16 +141,22 @@ impl Egress {
             backend: backend.name.clone(),
             limits: backend.limits.clone(),
             routes,
-            dialer: Dialer::new(tasks.clone()),
+            secrets: backend.endpoints.values().flat_map(Endpoint::secrets).collect(),
+            dialer,
             tasks,
             _close: closing.clone().drop_guard(),
             closing,
         })
     }
 
-    /// What is granted, and where it is. Without secrets.
-    pub fn grants(&self) -> Vec<(EndpointName, String)> {
-        self.routes.values().map(|route| (route.name.clone(), route.target.clone())).collect()
+    /// What is granted, in the order of the names.
+    pub fn grants(&self) -> impl Iterator<Item = Granted<'_>> {
+        self.routes.values().map(|route| Granted {
+            name: &route.name,
+            target: &route.target,
+            credentials: &route.credentials,
+            proxy: route.proxy.as_ref().map(|proxy| proxy.text()),
+        })
     }
 
     fn route(&self, name: Result<EndpointName, Refused>) -> Result<&Arc<Route>, Refused> {
@@ -127,13 +166,19 @@ impl Egress {
 }
 
 impl Route {
-    fn new(name: &EndpointName, endpoint: &Endpoint, pool: Arc<Pool>) -> Result<Self, String> {
-        let proof = endpoint.credential.as_ref().map(Proof::new).transpose()?;
+    fn new(name: &EndpointName, endpoint: &Endpoint, mut means: Means) -> Result<Self, String> {
+        let proxy = endpoint.proxy.as_ref().map(Proxy::new).transpose()?.map(Arc::new);
+        means.proxy = proxy.clone();
+        let proof = Proof::new(endpoint, &means)?;
         let tcp = |tls: bool, host: &str, port: u16, protocol: &[u8]| {
             let server = ServerName::try_from(host.to_owned()).map_err(|_| "its host is not a name".to_owned());
             let tls = if tls { Some((tls::connector(endpoint, protocol)?, server?)) } else { None };
             let plain_secret = proof.is_some() && tls.is_none();
-            Ok::<_, String>(Place::Tcp { host: host.to_owned(), port, tls, plain_secret })
+            let via = proxy.clone().map(|proxy| match (&endpoint.target, &tls) {
+                (EndpointTarget::Http { .. }, None) => Via::Forward(proxy),
+                _ => Via::Tunnel(proxy),
+            });
+            Ok::<_, String>(Place::Tcp { host: host.to_owned(), port, tls, plain_secret, via })
         };
         let (protocol, place, base_path) = match &endpoint.target {
             EndpointTarget::Unix(path) => (Protocol::Any, Place::Unix(path.clone()), String::new()),
@@ -147,7 +192,18 @@ impl Route {
         PathAndQuery::try_from(format!("{base_path}/")).map_err(|_| "the path in its address is malformed")?;
         let host = HeaderValue::try_from(grants::host_text(&endpoint.target)).map_err(|_| "its host is malformed")?;
         let target = grants::target_text(&endpoint.target);
-        Ok(Self { name: name.clone(), target, protocol, place, base_path, host, proof, pool })
+        let certificate = endpoint.identity.as_ref().map(|_| "client certificate");
+        let credentials = endpoint.credential.iter().map(Credential::kind).chain(certificate).collect();
+        let pool = Pool::new(means.tasks, means.closing);
+        Ok(Self { name: name.clone(), target, protocol, place, base_path, host, proof, credentials, proxy, pool })
+    }
+
+    /// The proxy that is told with each request where that goes.
+    fn forwarder(&self) -> Option<&Proxy> {
+        match &self.place {
+            Place::Tcp { via: Some(Via::Forward(proxy)), .. } => Some(proxy),
+            Place::Tcp { via: Some(Via::Tunnel(_)) | None, .. } | Place::Unix(_) => None,
+        }
     }
 
     fn tell(&self, call: &Call, failure: &Failure) {
@@ -171,6 +227,9 @@ pub(super) struct OpenError {
 impl CallEgress {
     pub fn new(egress: Arc<Egress>, deadline: Instant, log: Arc<CallLog>) -> Self {
         let call = Call::new(egress.backend.clone(), egress.limits.clone(), deadline, log);
+        // What was fetched too: an endpoint may have repeated it in another call, and the component kept it.
+        let fetched = egress.routes.values().filter_map(|route| route.proof.as_ref()).flat_map(Proof::known);
+        egress.secrets.iter().cloned().chain(fetched).for_each(|secret| call.hide(secret));
         Self { egress, call }
     }
 

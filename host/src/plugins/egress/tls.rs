@@ -10,13 +10,23 @@ use rustls::{
 use secrecy::ExposeSecret as _;
 use tokio_rustls::TlsConnector;
 
-use crate::config::Endpoint;
+use crate::config::{ClientIdentity, Endpoint};
 
 /// The system's roots, read once: there are a hundred and more files of them.
 static SYSTEM: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
 
-/// A connector that trusts the system's roots and the endpoint's own.
+/// To the endpoint, as who it wants to see.
 pub(super) fn connector(endpoint: &Endpoint, protocol: &[u8]) -> Result<TlsConnector, String> {
+    build(endpoint, endpoint.identity.as_ref(), protocol)
+}
+
+/// To who gives out its credential: trusted alike, but a stranger.
+pub(super) fn anonymous(endpoint: &Endpoint) -> Result<TlsConnector, String> {
+    build(endpoint, None, b"http/1.1")
+}
+
+/// A connector that trusts the system's roots and the endpoint's own.
+fn build(endpoint: &Endpoint, identity: Option<&ClientIdentity>, protocol: &[u8]) -> Result<TlsConnector, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(SYSTEM.get_or_init(|| rustls_native_certs::load_native_certs().certs).clone());
     if let Some(ca) = &endpoint.ca {
@@ -31,7 +41,7 @@ pub(super) fn connector(endpoint: &Endpoint, protocol: &[u8]) -> Result<TlsConne
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots);
-    let mut config = match &endpoint.identity {
+    let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let chain = certificates(&identity.certificate, "client_certificate")?;

@@ -353,7 +353,7 @@ async fn nothing_stays_open_when_the_backend_is_gone() {
     let server = server::tcp().await;
     let port = server.port;
     server.serve(|_| answer("pong"));
-    let Fixture { egress, tasks } = {
+    let Fixture { egress, tasks, clock: _ } = {
         let fixture = Fixture::new([("engine", endpoint(http(port)))]);
         let response = fixture.call().send(get("http://engine/"), None).await.unwrap();
         response.into_body().collect().await.unwrap();

@@ -1,9 +1,13 @@
 //! The egress against servers on this machine, without a component.
 
 mod http;
+mod proxied;
 mod server;
+mod signed;
+mod sigv4;
 mod stream;
 mod tls;
+mod tokens;
 
 use std::{
     collections::BTreeMap,
@@ -15,12 +19,14 @@ use std::{
 use ::http::Request;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wasmtime_wasi_http::{Error as Code, WasiBody};
 
 use super::{CallEgress, Egress};
 use crate::{
+    clock::{Clock, SharedClock},
     config::{Backend, Credential, Endpoint, EndpointTarget, PluginLimits},
     plugins::log::CallLog,
 };
@@ -33,6 +39,24 @@ const SHORT: Duration = Duration::from_millis(50);
 struct Fixture {
     egress: Arc<Egress>,
     tasks: TaskTracker,
+    clock: Arc<Hand>,
+}
+
+/// A clock that is moved by hand.
+#[derive(Debug)]
+struct Hand(Mutex<Timestamp>);
+
+impl Hand {
+    fn pass(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap();
+        *now = now.checked_add(by).unwrap();
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
 }
 
 impl Fixture {
@@ -53,7 +77,9 @@ impl Fixture {
             poll: LONG,
         };
         let tasks = TaskTracker::new();
-        Self { egress: Arc::new(Egress::new(&backend, tasks.clone()).unwrap()), tasks }
+        let clock = Arc::new(Hand(Mutex::new("2026-08-30T12:36:00Z".parse().unwrap())));
+        let shared: SharedClock = clock.clone();
+        Self { egress: Arc::new(Egress::new(&backend, &shared, tasks.clone()).unwrap()), tasks, clock }
     }
 
     fn call(&self) -> CallEgress {
@@ -72,7 +98,7 @@ impl Fixture {
 }
 
 fn endpoint(target: EndpointTarget) -> Endpoint {
-    Endpoint { target, ca: None, identity: None, credential: None }
+    Endpoint { target, ca: None, identity: None, credential: None, proxy: None }
 }
 
 fn http(port: u16) -> EndpointTarget {

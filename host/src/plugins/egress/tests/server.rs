@@ -54,6 +54,10 @@ impl Seen {
         self.requests.lock().unwrap().iter().map(|(parts, _)| parts.uri.to_string()).collect()
     }
 
+    pub fn last(&self) -> (Parts, Bytes) {
+        self.requests.lock().unwrap().last().unwrap().clone()
+    }
+
     pub fn body(&self) -> Bytes {
         self.requests.lock().unwrap().last().unwrap().1.clone()
     }

@@ -19,13 +19,13 @@ use wasmtime_wasi_http::Error as Code;
 use super::{Fixture, endpoint, get, server, stream::ping};
 use crate::config::{ClientIdentity, Endpoint, EndpointTarget};
 
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -40,12 +40,12 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    fn pem(&self) -> Vec<u8> {
+    pub fn pem(&self) -> Vec<u8> {
         self.certificate.pem().into_bytes()
     }
 
     /// For `localhost`; asks for a certificate of this authority if `mutual`.
-    fn acceptor(&self, mutual: bool) -> TlsAcceptor {
+    pub fn acceptor(&self, mutual: bool) -> TlsAcceptor {
         let (certificate, key) = self.sign("localhost", ExtendedKeyUsagePurpose::ServerAuth);
         let provider = Arc::new(default_provider());
         let builder =
@@ -62,13 +62,13 @@ impl Authority {
         TlsAcceptor::from(Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()))
     }
 
-    fn identity(&self) -> ClientIdentity {
+    pub fn identity(&self) -> ClientIdentity {
         let (certificate, key) = self.sign("pacer", ExtendedKeyUsagePurpose::ClientAuth);
         ClientIdentity { certificate: certificate.pem().into_bytes(), key: key.serialize_pem().into() }
     }
 }
 
-fn https(host: &str, port: u16) -> EndpointTarget {
+pub fn https(host: &str, port: u16) -> EndpointTarget {
     EndpointTarget::Http { tls: true, host: host.into(), port, base_path: String::new() }
 }
 
