@@ -49,7 +49,7 @@ impl Rate {
 /// An amount as people write it: `1.24 EUR`; four places where it is less than a cent.
 pub fn shown(micros: u64, currency: &str) -> String {
     let whole = micros / 1_000_000;
-    if micros % 10_000 != 0 && micros < 1_000_000 {
+    if !micros.is_multiple_of(10_000) && micros < 1_000_000 {
         return format!("{whole}.{:04} {currency}", (micros % 1_000_000).div_ceil(100));
     }
     format!("{whole}.{:02} {currency}", micros % 1_000_000 / 10_000)

@@ -321,15 +321,16 @@ impl Executor {
     /// Writes what the machine costs. What cannot be learnt is not known: no job waits for it.
     async fn rate(&self, runner: &Runner, pool: &Pool, price: Option<Price>, since: Timestamp) {
         let backends = &self.parts.backends;
+        let Ok(described) = backends.described(&runner.backend, LOOK).await else { return };
+        let quotes = described.capabilities.iter().any(|word| word == "quote");
         let price = match price {
-            Some(price) => Some(price),
-            None => backends.quote(&runner.backend, &pool.settings, LOOK).await.unwrap_or_else(|error| {
+            None if quotes => backends.quote(&runner.backend, &pool.settings, LOOK).await.unwrap_or_else(|error| {
                 debug!(runner.name = %runner.name, "what `{}` costs cannot be learnt: {error}", runner.name);
                 None
             }),
+            price => price,
         };
         let Some(Price { micros_per_hour, currency }) = price else { return };
-        let Ok(described) = backends.described(&runner.backend, LOOK).await else { return };
         let billing = described.billing;
         let (granularity, minimum) = (billing.granularity_seconds, billing.minimum_seconds);
         let rate = Rate { micros_per_hour, currency, granularity, minimum, since };

@@ -485,10 +485,6 @@ impl Backends for Host {
     ) -> BoxFuture<'_, Result<Option<Price>, BackendError>> {
         let (backend, settings) = (backend.clone(), settings.to_string());
         async move {
-            let described = self.slot(&backend)?.loaded(deadline).await?.description.clone();
-            if !described.capabilities.iter().any(|word| word == "quote") {
-                return Ok(None);
-            }
             self.invoke(&backend, "quote", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let quoted =

@@ -49,7 +49,7 @@ pub trait Backends: Send + Sync {
         deadline: Duration,
     ) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// What a machine of these pool settings would cost now; none where the backend has no such capability.
+    /// What a machine of these pool settings would cost now. For backends with the capability `quote`.
     fn quote(
         &self,
         backend: &BackendName,
