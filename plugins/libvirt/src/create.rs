@@ -195,7 +195,7 @@ fn base(libvirt: &mut Libvirt, pool: &Pool) -> Result<Base, Fault> {
     let volume = match none_if(libvirt.volume(&storage, &pool.base_image), NO_VOLUME)? {
         Some(volume) => volume,
         None => {
-            libvirt.refresh(&storage)?;
+            look_again(libvirt, &storage)?;
             none_if(libvirt.volume(&storage, &pool.base_image), NO_VOLUME)?.ok_or_else(|| {
                 Error::not_found(format!(
                     "the storage pool `{}` has no volume `{}` to make disks from; `virsh vol-list {0}` shows what it has",
@@ -206,6 +206,17 @@ fn base(libvirt: &mut Libvirt, pool: &Pool) -> Result<Base, Fault> {
         }
     };
     described(libvirt, &volume)
+}
+
+/// Has libvirt look at what is in a pool. It refuses while somebody writes a volume there, in words that have no code.
+fn look_again(libvirt: &mut Libvirt, storage: &StoragePool) -> Result<(), Fault> {
+    let until = Instant::now() + CLAIMED;
+    loop {
+        match libvirt.refresh(storage) {
+            Err(Fault::Refused(_)) if Instant::now() < until => std::thread::sleep(POLL),
+            done => return done,
+        }
+    }
 }
 
 /// What a volume's document tells.

@@ -47,9 +47,33 @@ fn numbers(text: &str, by: char) -> Option<[i64; 3]> {
     parts?.try_into().ok()
 }
 
+/// Milliseconds since the epoch as RFC 3339, in UTC and whole seconds.
+pub fn rfc3339(milliseconds: u64) -> String {
+    let (days, second) = (milliseconds / 86_400_000, milliseconds / 1000 % 86_400);
+    // Counted in eras of 400 years that begin in March, as above.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (era * 400 + year, month + 3) } else { (era * 400 + year + 1, month - 9) };
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::milliseconds;
+    use super::{milliseconds, rfc3339};
+
+    #[test]
+    fn milliseconds_become_times_again() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(1_709_210_096_789), "2024-02-29T12:34:56Z");
+        // Every 1,001 days and a bit, over six centuries.
+        for at in (0..19_000_000_000_u64).step_by(86_500_000) {
+            assert_eq!(milliseconds(&rfc3339(at * 1000)), Some(at * 1000));
+        }
+    }
 
     #[test]
     fn times_of_engines_become_milliseconds() {
