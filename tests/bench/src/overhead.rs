@@ -28,6 +28,7 @@ use pacer_tests::{
     world::{World, runner_script},
 };
 use tokio::{net::UnixStream, runtime, task::JoinSet};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     figures::{Figures, Target, quantile_ms},
@@ -107,6 +108,7 @@ async fn docker(figures: &mut Figures) -> anyhow::Result<()> {
     let (host, backend) = host(&format!("plugin: docker, endpoints: {{ engine: \"{}\" }}", engine.endpoint())).await?;
     let settings =
         serde_json::json!({ "image": RUNNER_IMAGE, "pull": "never", "network": "host", "command": ["sleep", "600"] });
+    let tasks = TaskTracker::new();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..=CONTAINERS {
         let name = format!("pacer-bench-{round}");
@@ -114,7 +116,7 @@ async fn docker(figures: &mut Figures) -> anyhow::Result<()> {
         let jit = Bootstrap::JitConfig("c2VjcmV0".into());
         let made = host.create(&backend, request(&name, settings.clone(), jit), PATIENCE).await?;
         ours.push(began.elapsed());
-        let mut direct = Direct::connect(&engine.socket()).await?;
+        let mut direct = Direct::connect(&engine.socket(), &tasks).await?;
         let began = Instant::now();
         direct.create_and_start(&format!("direct-{round}")).await?;
         theirs.push(began.elapsed());
@@ -130,10 +132,10 @@ async fn docker(figures: &mut Figures) -> anyhow::Result<()> {
 struct Direct(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
 
 impl Direct {
-    async fn connect(socket: &Path) -> anyhow::Result<Self> {
+    async fn connect(socket: &Path, tasks: &TaskTracker) -> anyhow::Result<Self> {
         let stream = TokioIo::new(UnixStream::connect(socket).await?);
         let (sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        tokio::spawn(connection);
+        tasks.spawn(connection);
         Ok(Self(sender))
     }
 
