@@ -5,7 +5,7 @@ set -euo pipefail
 need_cargo
 need_wasm_target
 
-backends="docker ec2 incus libvirt simulated"
+backends="docker ec2 hetzner incus libvirt simulated"
 packages=()
 for backend in $backends; do packages+=(-p "pacer-backend-$backend"); done
 cargo build --locked --profile plugin --target wasm32-wasip2 "${packages[@]}"

@@ -1,0 +1,31 @@
+//! Labels: what Hetzner keeps with a server. A value has at most 63 of `[A-Za-z0-9._-]` and begins and ends with a letter
+//! or digit.
+
+use pacer_backend::Error;
+
+pub const OWNER: &str = "pacer-owner";
+pub const LEASE: &str = "pacer-lease-until-ms";
+/// An operator's: the server is to be kept.
+pub const HOLD: &str = "pacer.hold";
+/// Before the host's own tags.
+pub const TAG: &str = "pacer-tag.";
+
+const LONGEST: usize = 63;
+
+pub fn is_value(text: &str) -> bool {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    text.len() <= LONGEST
+        && edge(text.bytes().next())
+        && edge(text.bytes().last())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// The owner as a label. Another owner has another one, so what does not fit is refused, never bent.
+pub fn encode_owner(owner: &str) -> Result<String, Error> {
+    if is_value(owner) {
+        return Ok(owner.to_owned());
+    }
+    Err(Error::invalid_config(format!(
+        "`server.owner` is `{owner}`, which is no label of Hetzner's; use at most {LONGEST} letters, digits, `.`, `_` and `-`"
+    )))
+}

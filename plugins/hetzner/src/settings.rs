@@ -1,0 +1,143 @@
+//! Settings: their schemas, and what a request for a server is made of.
+
+use std::collections::BTreeMap;
+
+use pacer_backend::{
+    Error, Finding, RunnerRequest,
+    settings::{pointer, schema},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{api::labels_of, labels};
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Of the project's prices.
+    pub currency: String,
+    /// With value added tax.
+    pub gross: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { currency: "EUR".into(), gross: false }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    pub server_types: Vec<String>,
+    pub image: String,
+    #[serde(default)]
+    pub locations: Vec<String>,
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+    #[serde(default)]
+    pub networks: Vec<u64>,
+    #[serde(default)]
+    pub firewalls: Vec<u64>,
+    #[serde(default = "yes")]
+    pub ipv4: bool,
+    #[serde(default = "yes")]
+    pub ipv6: bool,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Pool {
+    /// Each type in each location, in their order.
+    pub fn places(&self) -> Vec<(&str, Option<&str>)> {
+        let locations: Vec<Option<&str>> = match self.locations.is_empty() {
+            true => vec![None],
+            false => self.locations.iter().map(|location| Some(location.as_str())).collect(),
+        };
+        let kinds = self.server_types.iter().map(String::as_str);
+        kinds.flat_map(|kind| locations.iter().map(move |location| (kind, *location)).collect::<Vec<_>>()).collect()
+    }
+
+    pub fn body(
+        &self,
+        request: &RunnerRequest<Pool>,
+        data: &str,
+        kind: &str,
+        location: Option<&str>,
+    ) -> Result<Value, Error> {
+        let mut all = labels_of(&request.owner, request.lease_until_ms, &request.tags)?;
+        all.extend(self.labels.clone());
+        let mut body = json!({
+            "name": request.name, "server_type": kind, "image": self.image, "user_data": data, "labels": all,
+            "start_after_create": true, "public_net": { "enable_ipv4": self.ipv4, "enable_ipv6": self.ipv6 },
+        });
+        if let Some(location) = location {
+            body["location"] = location.into();
+        }
+        if !self.ssh_keys.is_empty() {
+            body["ssh_keys"] = json!(self.ssh_keys);
+        }
+        if !self.networks.is_empty() {
+            body["networks"] = json!(self.networks);
+        }
+        if !self.firewalls.is_empty() {
+            body["firewalls"] = self.firewalls.iter().map(|id| json!({ "firewall": id })).collect();
+        }
+        Ok(body)
+    }
+
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.server_types.is_empty() {
+            findings.push(Finding::error("/pool/server_types", "is empty: name at least one, such as `cx23`"));
+        }
+        if !self.ipv4 && !self.ipv6 && self.networks.is_empty() {
+            findings.push(Finding::error("/pool/networks", "a server without public addresses needs a network"));
+        }
+        if self.ssh_keys.is_empty() {
+            let why = "without a key Hetzner mails a root password for every server to the account's owner";
+            findings.push(Finding::warning("/pool/ssh_keys", why));
+        }
+        for (key, value) in &self.labels {
+            if key.starts_with("pacer") || !labels::is_value(key) || !labels::is_value(value) {
+                let message =
+                    "is no label of yours to set: at most 63 letters, digits, `.`, `_`, `-`, and not `pacer…`";
+                findings.push(Finding::error(pointer(&["pool", "labels", key]), message));
+            }
+        }
+        findings
+    }
+}
+
+pub fn backend_schema() -> String {
+    schema(
+        json!({
+            "currency": { "type": "string", "pattern": "^[A-Z]{3}$", "default": "EUR", "description": "Of the project's prices." },
+            "gross": { "type": "boolean", "default": false, "description": "Prices with value added tax." },
+        }),
+        &[],
+    )
+}
+
+pub fn pool_schema() -> String {
+    let strings = |description: &str| json!({ "type": "array", "items": { "type": "string", "minLength": 1 }, "maxItems": 20, "uniqueItems": true, "description": description });
+    let ids = |description: &str| json!({ "type": "array", "items": { "type": "integer", "minimum": 1 }, "maxItems": 10, "uniqueItems": true, "description": description });
+    schema(
+        json!({
+            "server_types": strings("Best first: the next is tried where one is not to be had."),
+            "image": { "type": "string", "minLength": 1, "description": "Name or id of an image or snapshot." },
+            "locations": strings("Best first, tried for each type; default: Hetzner's choice."),
+            "ssh_keys": strings("Names or ids of SSH keys."),
+            "networks": ids("Ids of private networks."),
+            "firewalls": ids("Ids of firewalls."),
+            "ipv4": { "type": "boolean", "default": true, "description": "A public IPv4 address, which costs extra." },
+            "ipv6": { "type": "boolean", "default": true, "description": "A public IPv6 address." },
+            "labels": { "type": "object", "additionalProperties": { "type": "string" }, "description": "More labels." },
+        }),
+        &["server_types", "image"],
+    )
+}

@@ -1,0 +1,177 @@
+//! Against a double: Hetzner cannot be had without an account. It is written from the published description of the API and
+//! refuses what that says is refused; whether the real one does the same is not known here.
+
+mod double;
+
+use std::time::Duration;
+
+use double::Double;
+use pacer_backend::{
+    Backend, Bootstrap, Call, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest, Severity,
+    testing::{Memory, context},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Hetzner,
+    settings::{Pool, Settings},
+};
+
+fn with<T>(double: &Double, run: impl FnOnce(&Call<'_, Settings>) -> T) -> T {
+    let memory = Memory::default();
+    run(&Call::new(context("{}", Duration::from_secs(30)), double, &memory).unwrap())
+}
+
+fn request(name: &str, owner: &str, more: Value) -> RunnerRequest<Pool> {
+    let mut pool = json!({ "server_types": ["cx23"], "image": "debian-12", "ssh_keys": ["ci"] });
+    pool.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    RunnerRequest {
+        name: name.into(),
+        owner: owner.into(),
+        labels: vec![],
+        pool: serde_json::from_value(pool).unwrap(),
+        bootstrap: Bootstrap::CloudInit("#cloud-config\n{}".into()),
+        lease_until_ms: 1_900_000_000_123,
+        tags: vec![("project".into(), "app".into()), ("target".into(), "repo:octocat/app".into())],
+    }
+}
+
+fn create(double: &Double, name: &str, owner: &str, more: Value) -> Result<Instance, pacer_backend::Error> {
+    with(double, |call| Hetzner::create(call, request(name, owner, more)))
+}
+
+fn gone(double: &Double, handle: &str, grace_ms: u64) {
+    let done = |_: usize| with(double, |call| Hetzner::destroy(call, handle, grace_ms)).unwrap() == Destruction::Gone;
+    assert!((0..10).any(done), "it goes");
+}
+
+#[test]
+fn a_server_lives_from_create_to_destroy() {
+    let double = Double::default();
+    let made = create(&double, "pacer-a", "app-1", json!({ "locations": ["fsn1"] })).unwrap();
+    assert_eq!(
+        (made.name.as_str(), made.owner.as_str(), made.lease_until_ms),
+        ("pacer-a", "app-1", Some(1_900_000_000_123))
+    );
+    assert!(matches!(made.state, InstanceState::Creating), "{:?}", made.state);
+    assert_eq!(made.price.as_ref().map(|price| (price.micros_per_hour, price.currency.as_str())), Some((5_600, "EUR")));
+    assert!(made.attributes.contains(&("project".into(), "app".into())), "{:?}", made.attributes);
+    let again = create(&double, "pacer-a", "app-1", json!({})).unwrap();
+    assert_eq!(again.handle, made.handle, "the second create returns the first server");
+    let got = with(&double, |call| Hetzner::get(call, &made.handle)).unwrap().unwrap();
+    assert!(matches!(got.state, InstanceState::Running) && !got.hold && !got.addresses.is_empty());
+    with(&double, |call| Hetzner::renew_lease(call, &made.handle, 2_000_000_000_000)).unwrap();
+    double.label(&made.handle, "pacer.hold", "1");
+    let got = with(&double, |call| Hetzner::get(call, &made.handle)).unwrap().unwrap();
+    assert_eq!((got.lease_until_ms, got.hold), (Some(2_000_000_000_000), true));
+
+    gone(&double, &made.handle, 5_000);
+    assert_eq!(double.asked_to_shut_down(), std::slice::from_ref(&made.handle), "gently first");
+    assert!(with(&double, |call| Hetzner::get(call, &made.handle)).unwrap().is_none());
+    gone(&double, &made.handle, 0);
+    for strange in ["", "x", "1/../2", "99999"] {
+        assert_eq!(with(&double, |call| Hetzner::destroy(call, strange, 0)).unwrap(), Destruction::Gone, "{strange}");
+        assert!(with(&double, |call| Hetzner::get(call, strange)).unwrap().is_none());
+    }
+    assert_eq!(double.left(), 0);
+}
+
+#[test]
+fn only_an_owners_servers_are_listed_and_every_page_is() {
+    let double = Double::default();
+    for number in 0..60 {
+        create(&double, &format!("pacer-{number}"), "app-1", json!({})).unwrap();
+    }
+    let theirs = create(&double, "other", "app-2", json!({})).unwrap();
+    double.stranger("web");
+    let (mut names, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let page = with(&double, |call| Hetzner::list(call, "app-1", cursor.as_deref())).unwrap();
+        names.extend(page.instances.iter().map(|one| one.name.clone()));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((names.len(), names.contains(&"other".to_owned())), (60, false));
+    let refused = create(&double, "other", "app-1", json!({})).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict, "{}", refused.message);
+    let stranger = double.stranger("db");
+    assert_eq!(with(&double, |call| Hetzner::destroy(call, &stranger, 0)).unwrap(), Destruction::Gone);
+    assert!(double.exists(&stranger), "a stranger's server is left alone");
+    assert!(double.exists(&theirs.handle));
+}
+
+#[test]
+fn types_and_locations_are_tried_in_order() {
+    let double = Double::default();
+    double.full("cx23", "fsn1");
+    double.full("cx23", "nbg1");
+    let more = json!({ "server_types": ["cx23", "cpx22"], "locations": ["fsn1", "nbg1"] });
+    let made = create(&double, "pacer-a", "app-1", more.clone()).unwrap();
+    assert!(made.attributes.contains(&("server-type".into(), "cpx22".into())), "{:?}", made.attributes);
+    double.full("cpx22", "fsn1");
+    double.full("cpx22", "nbg1");
+    let full = create(&double, "pacer-b", "app-1", more).unwrap_err();
+    assert_eq!(full.kind, ErrorKind::Capacity, "{}", full.message);
+    assert!(full.message.contains("`cpx22` in `nbg1`"), "{}", full.message);
+}
+
+#[test]
+fn refusals_are_of_a_kind_and_the_bootstrap_is_in_none() {
+    for (status, code, kind) in [
+        (401, "unauthorized", ErrorKind::Unauthorized),
+        (403, "token_readonly", ErrorKind::Unauthorized),
+        (403, "resource_limit_exceeded", ErrorKind::Quota),
+        (412, "resource_unavailable", ErrorKind::Capacity),
+        (422, "invalid_input", ErrorKind::InvalidConfig),
+        (423, "locked", ErrorKind::Unavailable),
+        (429, "rate_limit_exceeded", ErrorKind::RateLimited),
+        (500, "server_error", ErrorKind::Unavailable),
+        (503, "", ErrorKind::Unavailable),
+    ] {
+        let double = Double::default();
+        double.refuse(status, code);
+        let refused = create(&double, "pacer-a", "app-1", json!({})).unwrap_err();
+        assert_eq!(refused.kind, kind, "{code}: {}", refused.message);
+        assert!(!refused.message.contains("#cloud-config"), "{}", refused.message);
+    }
+    let double = Double::default();
+    let mut long = request("pacer-a", "app-1", json!({}));
+    long.bootstrap = Bootstrap::CloudInit("x".repeat(33_000));
+    assert_eq!(with(&double, |call| Hetzner::create(call, long)).unwrap_err().kind, ErrorKind::InvalidRequest);
+    let mut direct = request("pacer-a", "app-1", json!({}));
+    direct.bootstrap = Bootstrap::JitConfig("e30=".into());
+    assert_eq!(with(&double, |call| Hetzner::create(call, direct)).unwrap_err().kind, ErrorKind::Unsupported);
+    let odd = create(&double, "pacer-a", "an owner", json!({})).unwrap_err();
+    assert_eq!(odd.kind, ErrorKind::InvalidConfig);
+    assert_eq!(double.left(), 0);
+}
+
+#[test]
+fn a_lost_answer_is_no_second_server_and_a_price_is_told() {
+    let double = Double::default();
+    double.lose_next();
+    assert_eq!(create(&double, "pacer-a", "app-1", json!({})).unwrap_err().kind, ErrorKind::Unavailable);
+    create(&double, "pacer-a", "app-1", json!({})).unwrap();
+    assert_eq!(double.left(), 1);
+    let price = with(&double, |call| Hetzner::quote(call, request("x", "y", json!({})).pool)).unwrap().unwrap();
+    assert_eq!((price.micros_per_hour, price.currency.as_str()), (5_900, "EUR"), "in the dearest location");
+}
+
+#[test]
+fn settings_that_cannot_work_are_found() {
+    let found = |more: Value| -> Vec<String> {
+        let findings = request("a", "b", more).pool.findings();
+        findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .map(|finding| finding.path.clone())
+            .collect()
+    };
+    assert_eq!(found(json!({})), [""; 0]);
+    assert_eq!(found(json!({ "server_types": [] })), ["/pool/server_types"]);
+    assert_eq!(found(json!({ "ipv4": false, "ipv6": false })), ["/pool/networks"]);
+    assert_eq!(found(json!({ "labels": { "pacer-owner": "me" } })), ["/pool/labels/pacer-owner"]);
+    assert_eq!(found(json!({ "labels": { "team": "a b" } })), ["/pool/labels/team"]);
+}
