@@ -18,7 +18,7 @@ demo: ## Run pacer against a simulated GitHub and keep jobs flowing (DEMO_SECOND
 test: ## Install what the tests use (it says what), then run all of them
 	@scripts/test.sh $(TEST_ARGS)
 
-test-engines: ## Hold every backend to its contract on its real engine (ENGINE=docker for one of them)
+test-engines: ## Hold every backend to its contract, and play every scenario, on its real engine (ENGINE=docker for one)
 	@ENGINE='$(ENGINE)' scripts/test-engines.sh
 
 soak: ## Kill the server at 200 random moments under load and look at what is left (SOAK_KILLS, SOAK_SEED)

@@ -70,6 +70,13 @@ stop() {
             kill -9 $(cat "$process/task/$monitor/children" 2>/dev/null) "$monitor" 2>/dev/null || true
         fi
     done
+    # So do the proxies of its containers.
+    for process in /proc/[0-9]*; do
+        if command_line "${process#/proc/}" | grep -q "incusd forkproxy " &&
+            tr '\0' '\n' <"$process/environ" 2>/dev/null | grep -qxF "INCUS_DIR=$dir/var"; then
+            kill -9 "${process#/proc/}" 2>/dev/null || true
+        fi
+    done
     unmount
     for left in var client; do
         rm -rf "${dir:?}/$left"

@@ -2,16 +2,31 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
+
+use serde_json::{Value, json};
 
 use crate::{
     binaries::source_root,
     process::{Said, run},
+    world::runner_script,
 };
 
 /// The volume that the machines' disks are copies of.
 pub const BASE: &str = "base.qcow2";
+
+/// This host's loopback interface, as QEMU's own network shows it to machines.
+pub const HOST: &str = "10.0.2.2";
+
+/// The simulator's runner, told where the host is in QEMU's own network.
+const RUN: &str = "#!/bin/sh
+config=$(echo \"$ACTIONS_RUNNER_INPUT_JITCONFIG\" | base64 -d | sed 's/127\\.0\\.0\\.1/10.0.2.2/')
+ACTIONS_RUNNER_INPUT_JITCONFIG=$(echo \"$config\" | base64 | tr -d '\\n')
+export ACTIONS_RUNNER_INPUT_JITCONFIG
+exec sh /runner.sh
+";
 
 /// Why there is no daemon here; none when there can be one.
 pub fn unavailable() -> Option<String> {
@@ -46,13 +61,37 @@ impl Libvirtd {
         daemon
     }
 
-    /// What goes into `backends.<name>.endpoints.libvirt`.
-    pub fn endpoint(&self) -> String {
-        format!("unix://{}/libvirt-sock", self.dir())
+    /// As [`Libvirtd::start`], with a guest that has the simulator's runner in its image.
+    pub fn with_runner() -> Self {
+        let files = tempfile::tempdir().expect("a folder for the test");
+        let runner = files.path().join("opt/actions-runner");
+        let run = runner.join("run.sh");
+        fs::create_dir_all(&runner).and_then(|()| fs::write(&run, RUN)).expect("the folder is writable");
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).expect("a file of the test's own");
+        fs::copy(runner_script(), files.path().join("runner.sh")).expect("the runner can be copied");
+        Self::start(files.path())
     }
 
-    /// A pool's setting `template`: boots the guest.
-    pub fn template(&self) -> String {
+    /// What goes into `backends.<name>.endpoints.libvirt`.
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("libvirt-sock")
+    }
+
+    /// A pool's settings: machines that run their user-data.
+    pub fn pool(&self) -> Value {
+        json!({
+            "base_image": BASE, "network": "none", "cpus": 1, "memory": "192m", "domain_type": "qemu",
+            "template": self.template(),
+        })
+    }
+
+    /// Boots the guest.
+    fn template(&self) -> String {
         let template = fs::read_to_string(source_root().join("plugins/libvirt/src/tests/guest.xml"));
         template.expect("the tree has it").replace("GUEST", &format!("{}/guest", self.dir()))
     }

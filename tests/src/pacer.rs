@@ -43,6 +43,7 @@ pub struct Builder {
     sections: String,
     environment: Vec<(String, String)>,
     plugins: Option<PathBuf>,
+    public_host: String,
 }
 
 /// A server with its folder.
@@ -71,6 +72,7 @@ impl Builder {
             sections: String::new(),
             environment: Vec::new(),
             plugins: None,
+            public_host: "127.0.0.1".to_owned(),
         }
     }
 
@@ -115,6 +117,12 @@ impl Builder {
         self
     }
 
+    /// Where machines find this host.
+    pub fn host_of_machines(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.public_host);
+        self
+    }
+
     /// Writes the folder and starts nothing.
     pub fn prepare(self) -> TestPacer {
         let folder = tempfile::Builder::new().prefix("pacer-test-").tempdir().expect("a folder for the test");
@@ -142,7 +150,7 @@ impl Builder {
     fn yaml(&self, port: u16, plugins: &Path) -> String {
         let secrets = serde_json::to_string(&self.webhook_secrets).expect("strings can be written");
         format!(
-            r#"server: {{ addr: "127.0.0.1:{port}", public_url: "http://127.0.0.1:{port}" }}
+            r#"server: {{ addr: "127.0.0.1:{port}", public_url: "http://{host}:{port}" }}
 github: {{ app_id: {app_id}, private_key_path: gh-app.pem, webhook_secret: {secrets}, api_url: "{api_url}" }}
 database: {{ url: "sqlite:pacer.db" }}
 plugins: {{ dir: "{plugins}" }}
@@ -150,6 +158,7 @@ auth: {auth}
 backends: {backends}
 projects: {projects}
 {sections}"#,
+            host = self.public_host,
             app_id = self.app_id,
             api_url = self.api_url,
             plugins = plugins.display(),

@@ -9,6 +9,7 @@ use pacer_simulator::{
 
 use crate::{
     engine::{Engine, RUNNER_IMAGE},
+    libvirt::{self, Libvirtd},
     pacer::{Builder, TestPacer, WEBHOOK_SECRET},
     wait::eventually,
 };
@@ -79,6 +80,19 @@ impl World {
             "{{ image: \"{RUNNER_IMAGE}\", pull: never, network: host, command: [\"/bin/sh\", \"/runner.sh\"] }}"
         );
         self.bare().backends(&backend).projects(&project("engine", &settings))
+    }
+
+    /// As [`World::pacer`], with the pool on virtual machines that fetch their configuration from pacer.
+    pub fn pacer_on_machines(&self, daemon: &Libvirtd) -> Builder {
+        let backend = format!(
+            "  vm: {{ plugin: libvirt, poll: 1s, endpoints: {{ libvirt: \"{}\" }}, settings: {{ uri: \"qemu:///session\", \
+             cpu_overcommit: 100, memory_reserve: 1m }} }}",
+            daemon.endpoint()
+        );
+        let project = project("vm", &daemon.pool().to_string())
+            .replace("boot: 20s", "boot: 120s, create: 60s")
+            .replace("        settings:", "        bootstrap: { kind: start-script }\n        settings:");
+        self.bare().backends(&backend).projects(&project).host_of_machines(libvirt::HOST)
     }
 
     /// Has GitHub deliver to this server from now on.

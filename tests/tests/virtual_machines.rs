@@ -1,25 +1,17 @@
 //! The main job on real virtual machines: each boots, runs the start script from its seed, fetches its configuration
 //! from pacer, does its job, and powers off.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::time::Duration;
 
 use pacer_tests::{
     engine,
-    libvirt::{self, BASE, Libvirtd},
+    libvirt::{self, Libvirtd},
     wait::eventually,
-    world::{World, project, runner_script},
+    world::World,
 };
 
 /// A machine that is emulated in software boots for some seconds; on a busy host for many.
 const SOON: Duration = Duration::from_secs(150);
-
-/// The simulator's runner, told where the host is in QEMU's own network.
-const RUN: &str = "#!/bin/sh
-config=$(echo \"$ACTIONS_RUNNER_INPUT_JITCONFIG\" | base64 -d | sed 's/127\\.0\\.0\\.1/10.0.2.2/')
-ACTIONS_RUNNER_INPUT_JITCONFIG=$(echo \"$config\" | base64 | tr -d '\\n')
-export ACTIONS_RUNNER_INPUT_JITCONFIG
-exec sh /runner.sh
-";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_virtual_machine_boots_fetches_its_configuration_does_its_job_and_is_gone() {
@@ -27,35 +19,9 @@ async fn a_virtual_machine_boots_fetches_its_configuration_does_its_job_and_is_g
     if let Some(why) = libvirt::unavailable() {
         return engine::not_run(test, &why);
     }
-    let files = tempfile::tempdir().unwrap();
-    let runner = files.path().join("opt/actions-runner");
-    fs::create_dir_all(&runner).unwrap();
-    fs::write(runner.join("run.sh"), RUN).unwrap();
-    fs::set_permissions(runner.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(runner_script(), files.path().join("runner.sh")).unwrap();
-    let daemon = tokio::task::block_in_place(|| Libvirtd::start(files.path()));
-
+    let daemon = tokio::task::block_in_place(Libvirtd::with_runner);
     let world = World::start().await;
-    let backend = format!(
-        "  vm: {{ plugin: libvirt, poll: 1s, endpoints: {{ libvirt: \"{}\" }}, settings: {{ uri: \"qemu:///session\", \
-         cpu_overcommit: 100, memory_reserve: 1m }} }}",
-        daemon.endpoint()
-    );
-    let settings = serde_json::json!({
-        "base_image": BASE, "network": "none", "cpus": 1, "memory": "192m", "domain_type": "qemu",
-        "template": daemon.template(),
-    });
-    let project = project("vm", &settings.to_string())
-        .replace("boot: 20s", "boot: 120s, create: 60s")
-        .replace("        settings:", "        bootstrap: { kind: start-script }\n        settings:");
-    let mut pacer = world.bare().backends(&backend).projects(&project).prepare();
-    // QEMU's own network leads from there to this host's loopback interface.
-    let here = pacer.url("");
-    pacer.edit_config(
-        &format!("public_url: \"{here}\""),
-        &format!("public_url: \"{}\"", here.replace("127.0.0.1", "10.0.2.2")),
-    );
-    pacer.start().await;
+    let pacer = world.pacer_on_machines(&daemon).start().await;
     world.deliver_to(&pacer);
     world.queue(2, Duration::from_secs(1));
 

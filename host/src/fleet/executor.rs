@@ -31,7 +31,7 @@ use crate::{
     github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, Registration},
     ingest,
     plugins::{BackendError, Backends, Destruction, ErrorKind, Instance, InstanceState, Price, RunnerRequest},
-    routing,
+    routing::{self, BackendName},
     store::{AuditEntry, Op, Store},
 };
 
@@ -255,7 +255,7 @@ impl Executor {
         if runner.job.is_some_and(was_interrupted) {
             tags.push(("market".to_owned(), "on-demand".to_owned()));
         }
-        let request = RunnerRequest {
+        let request = Arc::new(RunnerRequest {
             name: runner.name.clone(),
             owner: self.parts.config.server.owner.clone(),
             labels: registration.labels.clone(),
@@ -264,14 +264,34 @@ impl Executor {
             secrets,
             lease_until: self.now() + longest_life(&pool.timeouts),
             tags,
-        };
+        });
         self.measure_create(runner);
         let deadline = self.now() + pool.timeouts.create;
         let (_, instance) = tokio::join!(
             self.note(runner, RunnerChange::Creating { github_runner_id, deadline }),
-            self.parts.backends.create(&runner.backend, request, pool.timeouts.create),
+            self.create(&runner.backend, request, deadline),
         );
         instance.map_err(Failure::Backend)
+    }
+
+    /// Has the machine made. Where only the answer was lost it may run already, with a job: so it is asked for once more,
+    /// which by the contract gives the machine of that name, before anything is taken down.
+    async fn create(
+        &self,
+        backend: &BackendName,
+        request: Arc<RunnerRequest>,
+        deadline: Timestamp,
+    ) -> Result<Instance, BackendError> {
+        let left = || Duration::try_from(deadline.duration_since(self.now())).unwrap_or_default();
+        let first = self.parts.backends.create(backend, request.clone(), left()).await;
+        match first {
+            Err(error) if error.asked && error.kind == ErrorKind::Unavailable && left() > RETRY.0 => {
+                debug!(runner.name = %request.name, "`{}` is asked for again: {error}", request.name);
+                tokio::time::sleep(RETRY.0).await;
+                self.parts.backends.create(backend, request, left()).await
+            }
+            first => first,
+        }
     }
 
     fn measure_create(&self, runner: &Runner) {
@@ -522,9 +542,13 @@ impl Executor {
         let Some(runner) = self.runner(&runner.name).filter(|runner| !runner.state.is_final()) else { return };
         if runner.state == RunnerState::Busy {
             // GitHub concludes the job, from the runner's last word or from its silence.
-            let mut ops = intent::stop(&self.world(), &runner, self.now());
-            let running = runner.job.filter(|_| interrupted);
-            ops.extend(running.map(|key| Op::Job { key, change: JobChange::Interrupted { reason: how } }));
+            let ops = if interrupted {
+                let mut ops = intent::stop(&self.world(), &runner, self.now());
+                ops.extend(runner.job.map(|key| Op::Job { key, change: JobChange::Interrupted { reason: how } }));
+                ops
+            } else {
+                intent::stop_ended(&self.world(), &runner, &how, self.now())
+            };
             self.record(ops).await;
             if interrupted {
                 // GitHub refuses as long as it takes the runner for busy; then it finds out by itself.

@@ -86,6 +86,20 @@ pub fn stop(world: &World, runner: &Runner, now: Timestamp) -> Vec<Op> {
     ops
 }
 
+/// A busy runner's machine ended by itself: after its job, of which GitHub then tells, or in the middle of it, which
+/// GitHub takes minutes to find out.
+pub fn stop_ended(world: &World, runner: &Runner, how: &str, now: Timestamp) -> Vec<Op> {
+    let mut ops = stop(world, runner, now);
+    ops.extend(note_ended(world, runner, how));
+    ops
+}
+
+fn note_ended(world: &World, runner: &Runner, how: &str) -> Option<Op> {
+    let key = running_job(world, runner)?;
+    let reason = format!("its runner `{}` ended: {how}; GitHub concludes the job", runner.name);
+    Some(Op::Job { key, change: JobChange::Note { reason } })
+}
+
 /// A runner ends in failure. A job that wants it loses it, and is given up when that happened too often.
 pub fn stop_failed(world: &World, runner: &Runner, error: &str, trouble: Trouble, now: Timestamp) -> Vec<Op> {
     let mut ops = vec![stopping(world, runner, Some(error.to_owned()), now)];
@@ -101,9 +115,8 @@ pub fn stop_failed(world: &World, runner: &Runner, error: &str, trouble: Trouble
             let reason = format!("given up after {losses} lost runners; the last one: {error}");
             ops.push(Op::Job { key: job.key, change: JobChange::Fail { reason } });
         }
-    } else if let Some(job) = running_job(world, runner) {
-        let reason = format!("its runner `{}` ended: {error}; GitHub concludes the job", runner.name);
-        ops.push(Op::Job { key: job, change: JobChange::Note { reason } });
+    } else {
+        ops.extend(note_ended(world, runner, error));
     }
     ops
 }

@@ -535,6 +535,10 @@ fn take_course(job: &mut Job, fact: &JobFact, before: &Job, now: Timestamp) {
             if job.conclusion.is_none() {
                 job.conclusion.clone_from(conclusion);
             }
+            // What went wrong on the way explains nothing any more.
+            if conclusion.as_deref() == Some("success") {
+                job.reason = None;
+            }
         }
     }
 }

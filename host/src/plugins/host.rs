@@ -352,7 +352,7 @@ impl Backends for Host {
     fn create(
         &self,
         backend: &BackendName,
-        request: RunnerRequest,
+        request: Arc<RunnerRequest>,
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Instance, BackendError>> {
         let backend = backend.clone();

@@ -14,7 +14,7 @@ pub trait Backends: Send + Sync {
     fn create(
         &self,
         backend: &BackendName,
-        request: RunnerRequest,
+        request: Arc<RunnerRequest>,
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Instance, BackendError>>;
 

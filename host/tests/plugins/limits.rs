@@ -157,7 +157,7 @@ async fn calls_at_once_are_bounded() {
         let host = host.clone();
         held.spawn(async move {
             let request = request("pacer-small-1", json!({ "behaviour": "slow" }), "the-bootstrap");
-            host.create(&name("guest"), request, Duration::from_secs(30)).await
+            host.create(&name("guest"), request.into(), Duration::from_secs(30)).await
         });
     }
     let patience = Instant::now() + LONG;

@@ -16,7 +16,7 @@ async fn a_bootstrap_is_blanked_out_wherever_it_is_told() {
     {
         for behaviour in ["leak", "leak-and-panic", "leak-as-state"] {
             let request = request("pacer-small-1", json!({ "behaviour": behaviour }), secret);
-            let told = match host.create(&name("leaky"), request, LONG).await {
+            let told = match host.create(&name("leaky"), request.into(), LONG).await {
                 Ok(instance) => {
                     let InstanceState::Failed(reason) = instance.state else { panic!("{:?}", instance.state) };
                     reason
@@ -43,6 +43,6 @@ async fn a_bootstrap_is_not_stored_as_a_handle() {
     let (_world, host) = host().await;
     let secret = format!("eyJ-canary-{}", "0123456789abcdef".repeat(20));
     let request = request("pacer-small-1", json!({ "behaviour": "leak-as-handle" }), &secret);
-    let error = host.create(&name("guest"), request, LONG).await.unwrap_err();
+    let error = host.create(&name("guest"), request.into(), LONG).await.unwrap_err();
     assert!(error.message.contains("the handle of a machine holds a secret"), "{error}");
 }

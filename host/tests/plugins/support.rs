@@ -216,7 +216,7 @@ pub async fn run_on(host: &Host, backend: &str, behaviour: &str, deadline: Durat
 }
 
 pub async fn create(host: &Host, runner: &str, pool: serde_json::Value) -> Result<Instance, BackendError> {
-    host.create(&name("guest"), request(runner, pool, "the-bootstrap"), LONG).await
+    host.create(&name("guest"), request(runner, pool, "the-bootstrap").into(), LONG).await
 }
 
 pub fn request(runner: &str, pool: serde_json::Value, bootstrap: &str) -> RunnerRequest {

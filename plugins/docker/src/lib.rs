@@ -20,8 +20,8 @@ use std::time::Duration;
 use container::{LEASE, OWNER, PREFIX, RUNNER, STOP, Seen};
 use engine::{ENDPOINT, Engine, PAGE, fail};
 use pacer_backend::{
-    Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, Finding, Instance, Page,
-    RunnerRequest, http::Response,
+    Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, ErrorKind, Finding, Instance,
+    Page, RunnerRequest, http::Response,
 };
 use serde_json::Value;
 use settings::{Pool, Pull, Settings};
@@ -155,8 +155,11 @@ fn create(engine: &Engine<'_, '_>, request: &RunnerRequest<Pool>, jit: &str, bod
     let id =
         made["Id"].as_str().ok_or_else(|| Error::unavailable("the engine made a container and did not name it"))?;
     if let Err(error) = start(engine, id, pool) {
-        // If this fails too, the sweep finds it by its labels; why it did not start is the answer to give.
-        let _ = engine.remove(id);
+        // Where only the answer was lost it runs, perhaps with a job: the next call takes it up.
+        if error.kind != ErrorKind::Unavailable {
+            // If this fails too, the sweep finds it by its labels; why it did not start is the answer to give.
+            let _ = engine.remove(id);
+        }
         return Err(error);
     }
     engine.inspect(id)?.map(Seen::into_instance).ok_or_else(|| vanished(&request.name))

@@ -16,8 +16,8 @@ mod tests;
 use engine::{BUSY, ENDPOINT, Incus, POLL};
 use instance::{LEASE, Seen};
 use pacer_backend::{
-    Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, Finding, Instance, Page,
-    RunnerRequest, paging, settings::refuse, text,
+    Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, ErrorKind, Finding, Instance,
+    Page, RunnerRequest, paging, settings::refuse, text,
 };
 use serde_json::json;
 use settings::{Kind, Pool, Settings, USER_DATA};
@@ -136,6 +136,8 @@ fn create(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>) -> Result<Instan
                 Ok(false) => {
                     return Err(Error::unavailable(format!("`{name}` is still starting; raise `timeouts.create`")));
                 }
+                // So does it where only the answer was lost: the instance runs then, perhaps with a job.
+                Err(error) if error.kind == ErrorKind::Unavailable => return Err(error),
                 Err(error) => {
                     incus.discard(&seen);
                     return Err(error);

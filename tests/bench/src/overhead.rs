@@ -70,8 +70,8 @@ async fn host(yaml: &str) -> anyhow::Result<(Arc<Host>, BackendName)> {
     Ok((host, "it".parse()?))
 }
 
-fn request(name: &str, settings: serde_json::Value, bootstrap: Bootstrap) -> RunnerRequest {
-    RunnerRequest {
+fn request(name: &str, settings: serde_json::Value, bootstrap: Bootstrap) -> Arc<RunnerRequest> {
+    Arc::new(RunnerRequest {
         name: RunnerName::new(name),
         owner: "bench".to_owned(),
         labels: Vec::new(),
@@ -80,7 +80,7 @@ fn request(name: &str, settings: serde_json::Value, bootstrap: Bootstrap) -> Run
         secrets: Vec::new(),
         lease_until: SystemClock.now() + Duration::from_secs(3600),
         tags: Vec::new(),
-    }
+    })
 }
 
 async fn destroy(host: &Host, backend: &BackendName, handle: &str) -> anyhow::Result<()> {

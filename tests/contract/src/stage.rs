@@ -167,7 +167,7 @@ impl Stage {
             lease_until: wanted.lease_until,
             tags,
         };
-        self.host.create(&self.backend, request, deadline).await
+        self.host.create(&self.backend, Arc::new(request), deadline).await
     }
 
     pub async fn get(&self, handle: &str) -> Result<Option<Instance>, BackendError> {

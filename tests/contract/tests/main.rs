@@ -1,14 +1,20 @@
-//! Every backend that comes with pacer, put through the contract on its real engine.
+//! Every backend that comes with pacer, put through the contract and through every scenario on its real engine.
 //!
 //! One program for all of them, so that it is linked once. `ENGINE=podman` makes one of them alone; without it those
 //! run that are quick and whose engines every machine for tests has. `make test-engines` runs all of them.
 
 mod broken;
 mod proxy;
+mod scenarios;
 mod subjects;
 
 use pacer_contract::Subject;
-use pacer_tests::{binaries, engine::not_run};
+use pacer_tests::{
+    binaries,
+    engine::not_run,
+    libvirt::{self, Libvirtd},
+};
+use scenarios::Place;
 use subjects::{containers::Containers, ec2::Moto, incus::Incus, libvirt::Libvirt};
 
 /// Runs a subject, says what came of it, and fails with what failed.
@@ -29,9 +35,17 @@ fn wanted(engine: &str) -> bool {
         Some(one) => one == engine,
         None if USUAL.contains(&engine) => true,
         None => {
-            eprintln!("left out: {engine}_keeps_the_contract takes longer than every run should; `make test-engines`");
+            eprintln!("left out: {engine} takes longer than every run should; `make test-engines`");
             false
         }
+    }
+}
+
+/// Puts an engine through every scenario, or says why it cannot be had.
+async fn goes_through<P: Place>(engine: &str, place: Result<P, String>) {
+    match place {
+        Ok(place) => scenarios::goes_through_every_scenario(&place).await,
+        Err(why) => not_run(&format!("{engine}_goes_through_every_scenario"), &why),
     }
 }
 
@@ -96,5 +110,41 @@ async fn ec2_keeps_the_contract() {
     match Moto::start() {
         Ok(moto) => passes(moto.subject()).await,
         Err(why) => not_run("ec2_keeps_the_contract", &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_goes_through_every_scenario() {
+    if wanted("docker") {
+        goes_through("docker", Containers::start("docker", "dockerd.sh")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_goes_through_every_scenario() {
+    if wanted("podman") {
+        goes_through("podman", Containers::start("podman", "podman.sh")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incus_goes_through_every_scenario() {
+    if wanted("incus") {
+        goes_through("incus", Incus::start()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ec2_goes_through_every_scenario() {
+    if wanted("ec2") {
+        goes_through("ec2", Moto::start()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirt_goes_through_every_scenario() {
+    if wanted("libvirt") {
+        let daemon = libvirt::unavailable().map_or_else(|| Ok(Libvirtd::with_runner()), Err);
+        goes_through("libvirt", daemon).await;
     }
 }

@@ -32,7 +32,7 @@ pub enum Fault {
 /// When it goes wrong.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Rule {
-    /// `jit`, `runners`, `delete`, `token`, `create`, … see [`operation`]; `*` for all.
+    /// `jit`, `runners`, `delete`, `token`, `connect` (a runner outside of this process), `create`, … see [`operation`]; `*` for all.
     pub operation: String,
     #[serde(flatten)]
     pub fault: Fault,

@@ -117,6 +117,16 @@ fn a_lost_runner_leaves_the_status_and_is_replaced() {
 }
 
 #[test]
+fn what_became_of_the_runner_explains_a_failure_and_no_success() {
+    let mut running = apply_fact(Some(&queued()), &fact(Phase::InProgress, Some("r")), &small(), at(2)).job.unwrap();
+    apply_change(&mut running, &JobChange::Note { reason: "its machine stopped".into() }, at(3)).unwrap();
+    let reason = |conclusion| {
+        apply_fact(Some(&running), &fact(completed(conclusion), Some("r")), &small(), at(4)).job.unwrap().reason
+    };
+    assert_eq!((reason("failure").as_deref(), reason("success")), (Some("its machine stopped"), None));
+}
+
+#[test]
 fn what_pacer_gave_up_on_comes_back_by_a_new_configuration_or_by_github() {
     let mut job = queued();
     apply_change(&mut job, &JobChange::Fail { reason: "image not found".into() }, at(2)).unwrap();

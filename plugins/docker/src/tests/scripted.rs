@@ -194,14 +194,23 @@ mod creating {
     }
 
     #[test]
-    fn a_start_that_fails_removes_what_was_made() {
+    fn a_start_that_is_refused_removes_what_was_made() {
         let script = Script::default()
             .on(CREATE, 201, r#"{"Id":"1f"}"#)
-            .on("POST /v1.41/containers/1f/start", 500, said("no cgroup"))
+            .on("POST /v1.41/containers/1f/start", 403, said("denied by a plugin"))
             .on("DELETE /v1.41/containers/1f?force=1", 500, "");
         let error = create(&script, &json!({ "image": "a" })).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unauthorized);
+        assert!(error.message.contains("denied by a plugin"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_start_that_may_have_happened_leaves_what_was_made_to_the_next_call() {
+        let script =
+            Script::default().on(CREATE, 201, r#"{"Id":"1f"}"#).on("POST /v1.41/containers/1f/start", 500, said("eof"));
+        let error = create(&script, &json!({ "image": "a" })).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable);
-        assert!(error.message.contains("no cgroup"), "{}", error.message);
+        assert!(error.message.contains("eof"), "{}", error.message);
     }
 
     #[test]

@@ -1,20 +1,24 @@
 //! Docker and Podman, each in a private engine of its own.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::ensure;
 use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Refusal, Subject,
     proxy::{Protocol, Target},
 };
-use pacer_tests::binaries::source_root;
-use serde_json::json;
+use pacer_tests::{
+    binaries::source_root,
+    world::{World, runner_script},
+};
+use serde_json::{Value, json};
 
 use super::daemon::Daemon;
+use crate::scenarios::Place;
 
 /// No single thing takes it longer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The image of the machines: a busybox and nothing else.
+/// The image of the machines: a busybox, and the simulator's runner.
 const IMAGE: &str = "localhost/pacer-contract:latest";
 
 /// An engine for one run.
@@ -31,9 +35,10 @@ impl Containers {
     /// Why there is none, if there is none.
     pub fn start(name: &'static str, script: &str) -> Result<Self, String> {
         let daemon = Daemon::start(script)?;
-        super::daemon::run(
-            Command::new("sh").arg(source_root().join("tests/engines/image.sh")).arg(daemon.socket()).arg(IMAGE),
-        )?;
+        let files = tempfile::tempdir().map_err(|error| error.to_string())?;
+        fs::copy(runner_script(), files.path().join("runner.sh")).map_err(|error| error.to_string())?;
+        let image = source_root().join("tests/engines/image.sh");
+        super::daemon::run(Command::new("sh").arg(image).arg(daemon.socket()).arg(IMAGE).arg(files.path()))?;
         Ok(Self { name, daemon })
     }
 
@@ -58,6 +63,20 @@ impl Containers {
             refusals: Refusal::of_json(),
             engine: Box::new(Direct { socket: self.daemon.socket().to_owned() }),
         }
+    }
+}
+
+impl Place for Containers {
+    fn subject(&self) -> Subject {
+        Containers::subject(self)
+    }
+
+    fn pool(&self, _world: &World) -> Value {
+        json!({ "image": IMAGE, "pull": "never", "network": "host", "command": ["/bin/sh", "/runner.sh"] })
+    }
+
+    fn pull_the_plug(&self, machine: &str) -> anyhow::Result<()> {
+        Direct { socket: self.daemon.socket().to_owned() }.docker(&["kill", machine]).map(drop)
     }
 }
 

@@ -7,20 +7,34 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::OnceLock,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pacer::plugins::ErrorKind;
 use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Refusal, Subject,
     proxy::{Protocol, Target},
 };
-use pacer_tests::{binaries::source_root, process::free_port};
-use serde_json::json;
+use pacer_simulator::cloud::script;
+use pacer_tests::{
+    binaries::source_root,
+    process::free_port,
+    world::{World, runner_script},
+};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::scenarios::Place;
 
 /// No single thing takes it longer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often an instance looks whether it is still there.
+const LOOK: Duration = Duration::from_millis(200);
 /// An image that it knows.
 const IMAGE: &str = "ami-12c6146b";
 /// By the service in it moto knows whom it is asked for.
@@ -31,12 +45,14 @@ const SIGNATURE: &str =
 pub struct Moto {
     child: Child,
     address: SocketAddr,
+    instances: OnceLock<Instances>,
 }
 
 struct Direct(SocketAddr);
 
 impl Drop for Moto {
     fn drop(&mut self) {
+        drop(self.instances.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -60,7 +76,7 @@ impl Moto {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| format!("moto does not start ({error}); `pip install 'moto[server,ec2]'` installs it"))?;
-        let moto = Self { child, address };
+        let moto = Self { child, address, instances: OnceLock::new() };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             if began.elapsed() > PATIENCE {
@@ -136,6 +152,10 @@ impl Direct {
         Ok(answer)
     }
 
+    fn runs(&self, id: &str) -> anyhow::Result<bool> {
+        Ok(self.ask(&format!("Action=DescribeInstances&InstanceId.1={id}"))?.contains("<name>running</name>"))
+    }
+
     /// The ids of instances that are not terminated, with this tag.
     fn alive(&self, tag: &str, value: &str) -> anyhow::Result<Vec<String>> {
         let states = ["pending", "running", "stopping", "stopped", "shutting-down"];
@@ -147,6 +167,96 @@ impl Direct {
         let answer = self.ask(&form)?;
         Ok(between(&answer, "instanceId").into_iter().map(str::to_owned).collect())
     }
+}
+
+impl Place for Moto {
+    fn subject(&self) -> Subject {
+        Moto::subject(self)
+    }
+
+    fn pool(&self, _world: &World) -> Value {
+        self.instances.get_or_init(|| Instances::start(self.address));
+        Moto::subject(self).pool
+    }
+
+    fn pull_the_plug(&self, machine: &str) -> anyhow::Result<()> {
+        Direct(self.address).remove_stranger(machine)
+    }
+}
+
+/// What instances do while they run, since moto only keeps records of them: each is a thread that does as its start
+/// script would and runs the simulator's runner, until that ends or the instance is terminated.
+struct Instances {
+    ending: CancellationToken,
+    watch: Option<JoinHandle<()>>,
+}
+
+impl Instances {
+    fn start(address: SocketAddr) -> Self {
+        let (runtime, ending) = (Handle::current(), CancellationToken::new());
+        let watching = ending.clone();
+        let watch = thread::spawn(move || {
+            let moto = Direct(address);
+            let mut known = BTreeSet::new();
+            thread::scope(|scope| {
+                while !watching.is_cancelled() {
+                    for id in moto.alive("pacer%3Aname", "*").unwrap_or_default() {
+                        if known.insert(id.clone()) {
+                            let (runtime, watching) = (&runtime, &watching);
+                            scope.spawn(move || lives(&Direct(address), &id, runtime, watching));
+                        }
+                    }
+                    thread::sleep(LOOK);
+                }
+            });
+        });
+        Self { ending, watch: Some(watch) }
+    }
+}
+
+impl Drop for Instances {
+    fn drop(&mut self) {
+        self.ending.cancel();
+        if let Some(watch) = self.watch.take() {
+            let _ = watch.join();
+        }
+    }
+}
+
+/// One instance, from its start to its end. What cannot be done ends it, as a machine powers off.
+fn lives(moto: &Direct, id: &str, runtime: &Handle, ending: &CancellationToken) {
+    let run = || -> anyhow::Result<()> {
+        let form = format!("Action=DescribeInstanceAttribute&Attribute=userData&InstanceId={id}");
+        let answer = moto.ask(&form)?;
+        let data = between(&answer, "value").pop().context("it has no user-data")?;
+        let script = String::from_utf8(STANDARD.decode(data)?)?;
+        let (config, reporter) = runtime.block_on(script::run(&script)).map_err(anyhow::Error::msg)?;
+        let mut runner = Command::new("busybox")
+            .arg("sh")
+            .arg(runner_script())
+            .env("ACTIONS_RUNNER_INPUT_JITCONFIG", config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        while runner.try_wait()?.is_none() {
+            if ending.is_cancelled() || !moto.runs(id)? {
+                runner.kill()?;
+                runner.wait()?;
+                return Ok(());
+            }
+            thread::sleep(LOOK);
+        }
+        if let Some(reporter) = reporter {
+            runtime.block_on(reporter.report("job-done"));
+        }
+        Ok(())
+    };
+    if let Err(error) = run() {
+        eprintln!("{id}: {error:#}");
+    }
+    // It may be terminated already.
+    let _ = moto.ask(&format!("Action=TerminateInstances&InstanceId.1={id}"));
 }
 
 impl Engine for Direct {

@@ -1,24 +1,69 @@
 //! A private Incus with system containers.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Refusal, Subject,
     proxy::{Protocol, Target},
 };
-use pacer_tests::binaries::source_root;
+use pacer_tests::{
+    binaries::source_root,
+    world::{World, runner_script},
+};
 use serde_json::{Value, json};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpStream, UnixListener},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::daemon::{Daemon, run};
+use crate::scenarios::Place;
 
 /// No single thing takes it longer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The image of the machines: a busybox whose first process waits to be stopped.
 const IMAGE: &str = "pacer-contract";
 
+/// The image of the machines that run the simulator's runner.
+const RUNNER_IMAGE: &str = "pacer-contract-runner";
+
+/// What such a machine does: nothing outside can be reached but by what a proxy device shows on its loopback.
+const START: &str = "ifconfig lo 127.0.0.1 up
+until grep -q ' 0100007F:' /proc/net/tcp; do sleep 0.1; done
+. /etc/pacer-runner.env
+export ACTIONS_RUNNER_INPUT_JITCONFIG
+sh /runner.sh
+exit $?
+";
+
 /// A server for one run.
-pub struct Incus(Daemon);
+pub struct Incus {
+    daemon: Daemon,
+    /// Sockets in front of GitHubs; what forwards ends with it.
+    folder: tempfile::TempDir,
+    forwarders: Forwarders,
+}
+
+/// Tasks that end with this value.
+#[derive(Default)]
+struct Forwarders {
+    tasks: TaskTracker,
+    ending: CancellationToken,
+}
+
+impl Drop for Forwarders {
+    fn drop(&mut self) {
+        self.ending.cancel();
+    }
+}
 
 struct Direct {
     socket: PathBuf,
@@ -30,13 +75,22 @@ impl Incus {
     /// Why there is none, if there is none.
     pub fn start() -> Result<Self, String> {
         let daemon = Daemon::start("incusd.sh")?;
-        let script = source_root().join("tests/engines/incus-image.sh");
-        run(Command::new("sh").arg(script).arg(daemon.socket()).arg(IMAGE))?;
-        Ok(Self(daemon))
+        let image = |alias: &str, more: &[&Path]| {
+            let script = source_root().join("tests/engines/incus-image.sh");
+            run(Command::new("sh").arg(script).arg(daemon.socket()).arg(alias).args(more))
+        };
+        image(IMAGE, &[])?;
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let root = folder.path().join("root");
+        let made = fs::create_dir_all(root.join("etc")).and_then(|()| fs::write(root.join("etc/start"), START));
+        made.and_then(|()| fs::copy(runner_script(), root.join("runner.sh"))).map_err(|error| error.to_string())?;
+        image(RUNNER_IMAGE, &[&root])?;
+        let forwarders = Forwarders::default();
+        Ok(Self { daemon, folder, forwarders })
     }
 
     pub fn subject(&self) -> Subject {
-        let socket = self.0.socket().to_owned();
+        let socket = self.daemon.socket().to_owned();
         Subject {
             name: "incus".to_owned(),
             component: super::component("incus"),
@@ -60,6 +114,39 @@ impl Incus {
             }),
             engine: Box::new(Direct { socket, client: tempfile::tempdir().expect("a folder for the client") }),
         }
+    }
+}
+
+impl Place for Incus {
+    fn subject(&self) -> Subject {
+        Incus::subject(self)
+    }
+
+    fn pool(&self, world: &World) -> Value {
+        let url = world.simulator.github_url.trim_start_matches("http://").to_owned();
+        let port = url.rsplit(':').next().expect("it has a port").to_owned();
+        let socket = self.folder.path().join(&port);
+        let listener = UnixListener::bind(&socket).expect("every GitHub has a port of its own");
+        let (tasks, ending) = (self.forwarders.tasks.clone(), self.forwarders.ending.clone());
+        tasks.clone().spawn(async move {
+            while let Some(Ok((mut near, _))) = ending.run_until_cancelled(listener.accept()).await {
+                let (url, ending) = (url.clone(), ending.clone());
+                tasks.spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(&url).await else { return };
+                    ending.run_until_cancelled(copy_bidirectional(&mut near, &mut far)).await;
+                });
+            }
+        });
+        let github = json!({
+            "type": "proxy", "bind": "instance", "listen": format!("tcp:127.0.0.1:{port}"),
+            "connect": format!("unix:{}", socket.display()),
+        });
+        json!({ "image": RUNNER_IMAGE, "devices": { "github": github } })
+    }
+
+    fn pull_the_plug(&self, machine: &str) -> anyhow::Result<()> {
+        let client = tempfile::tempdir()?;
+        Direct { socket: self.daemon.socket().to_owned(), client }.incus(&["stop", "--force", machine]).map(drop)
     }
 }
 

@@ -6,9 +6,14 @@ use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Subject,
     proxy::{Protocol, Target},
 };
-use serde_json::json;
+use pacer_tests::{
+    libvirt::{HOST, Libvirtd},
+    world::World,
+};
+use serde_json::{Value, json};
 
 use super::daemon::{Daemon, run};
+use crate::scenarios::Place;
 
 /// No single thing takes it longer, even on a busy machine that emulates in software.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,30 +37,61 @@ impl Libvirt {
     }
 
     pub fn subject(&self) -> Subject {
-        let socket = self.0.socket().to_owned();
-        Subject {
+        subject(self.0.socket().to_owned())
+    }
+}
+
+impl Place for Libvirtd {
+    fn subject(&self) -> Subject {
+        subject(self.socket())
+    }
+
+    fn pool(&self, _world: &World) -> Value {
+        self.pool()
+    }
+
+    fn pull_the_plug(&self, machine: &str) -> anyhow::Result<()> {
+        Direct { socket: self.socket() }.lines(&["destroy", machine]).map(drop)
+    }
+
+    fn host(&self) -> &'static str {
+        HOST
+    }
+
+    /// Each is emulated, and boots for seconds.
+    fn limits(&self) -> (usize, &'static str) {
+        (2, "120s")
+    }
+
+    /// Of the calls that are made for a machine, from the connection's first to its start.
+    fn lost_answers(&self) -> &'static [usize] {
+        &[2, 9, 16]
+    }
+}
+
+fn subject(socket: PathBuf) -> Subject {
+    Subject {
+        name: "libvirt".to_owned(),
+        component: super::component("libvirt"),
+        // The machine is shared, and emulation needs no processor of its own.
+        settings: json!({ "uri": "qemu:///session", "cpu_overcommit": 1000, "memory_reserve": "1m" }),
+        pool: json!({
+            "base_image": BASE, "network": "none", "cpus": 1, "memory": "64m", "domain_type": "qemu",
+        }),
+        endpoint: Endpoint {
             name: "libvirt".to_owned(),
-            component: super::component("libvirt"),
-            // The machine is shared, and emulation needs no processor of its own.
-            settings: json!({ "uri": "qemu:///session", "cpu_overcommit": 1000, "memory_reserve": "1m" }),
-            pool: json!({
-                "base_image": BASE, "network": "none", "cpus": 1, "memory": "64m", "domain_type": "qemu",
-            }),
-            endpoint: Endpoint {
-                name: "libvirt".to_owned(),
-                target: Target::Unix(socket.clone()),
-                protocol: Protocol::Stream,
-                base_path: String::new(),
-                more: json!({}),
-            },
-            bootstrap: BootstrapKind::CloudInit,
-            runs: true,
-            patience: PATIENCE,
-            crowd: 3,
-            at_once: 3,
-            refusals: Vec::new(),
-            engine: Box::new(Direct { socket }),
-        }
+            target: Target::Unix(socket.clone()),
+            protocol: Protocol::Stream,
+            base_path: String::new(),
+            more: json!({}),
+        },
+        bootstrap: BootstrapKind::CloudInit,
+        runs: true,
+        patience: PATIENCE,
+        crowd: 3,
+        at_once: 3,
+        refusals: Vec::new(),
+        engine: Box::new(Direct { socket }),
     }
 }
 

@@ -13,8 +13,9 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Path, Query, Request, State},
     http::StatusCode,
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -174,9 +175,14 @@ struct Known {
 }
 
 pub fn router(github: GitHub) -> Router {
+    let faults = github.faults().clone();
+    let around = from_fn(move |request: Request, next: Next| {
+        let faults = faults.clone();
+        async move { faults.around("connect", request, next).await }
+    });
     let outside = Outside { github, sessions: Arc::default(), sweeper: Arc::default() };
     Router::new()
-        .route("/_runner/connect", post(connect))
+        .route("/_runner/connect", post(connect).layer(around))
         .route("/_runner/{session}/job", get(job))
         .route("/_runner/{session}/alive", post(alive))
         .route("/_runner/{session}/done", post(done))
