@@ -109,7 +109,7 @@ impl Stage {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a folder of the test's own");
         // Whatever goes wrong, the container ends.
         let rendered = assigned("PACER_MAX_LIFE", "40")(rendered);
-        let script = (machine.edit)(rendered).replacen("\nset -u\n", "\nPACER_PAUSE=0\nset -u\n", 1);
+        let script = edited("\npause=2 ", "\npause=0 ")((machine.edit)(rendered));
         fs::write(at("start.sh"), &script).expect("the folder is writable");
         fs::create_dir(at("stub")).expect("the folder is writable");
         executable(&at("stub/systemctl"), POWER_OFF);
@@ -184,6 +184,13 @@ fn assigned(name: &'static str, value: &str) -> impl Fn(String) -> String + use<
     move |text| {
         let old = script::value(&text, name).unwrap_or_else(|| panic!("{name} is not assigned"));
         text.replacen(&format!("{name}='{old}'"), &format!("{name}='{value}'"), 1)
+    }
+}
+
+fn edited(old: &'static str, new: &'static str) -> impl Fn(String) -> String {
+    move |text| {
+        assert!(text.contains(old), "the script has no {old:?}");
+        text.replacen(old, new, 1)
     }
 }
 
@@ -307,7 +314,7 @@ async fn a_machine_that_fails_says_why_and_powers_off() {
         (
             "it is told to go in the middle",
             Machine {
-                edit: Box::new(|text| text.replacen("\nwait $runner\n", "\nkill -TERM $$\nwait $runner\n", 1)),
+                edit: Box::new(edited("\nwait $runner\n", "\nkill -TERM $$\nwait $runner\n")),
                 ..baked("#!/bin/sh\nexec sleep 1000\n")
             },
             &["booted", "runner-ready", "failed"],
@@ -317,7 +324,7 @@ async fn a_machine_that_fails_says_why_and_powers_off() {
             "another architecture",
             Machine {
                 baked: None,
-                edit: Box::new(|text| text.replacen("set -u", "uname() { echo sparc; }\nset -u", 1)),
+                edit: Box::new(edited("\nset -u", "\nuname() { echo sparc; }\nset -u")),
                 ..Machine::default()
             },
             &["booted", "failed"],
@@ -338,7 +345,7 @@ async fn a_machine_that_fails_says_why_and_powers_off() {
         (
             "a bug in the script",
             Machine {
-                edit: Box::new(|text| text.replacen("report runner-ready\n", "$UNSET_BY_NOBODY\n", 1)),
+                edit: Box::new(edited("\nreport runner-ready", "\n$UNSET_BY_NOBODY")),
                 ..Machine::default()
             },
             &["booted", "failed"],
