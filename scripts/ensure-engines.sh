@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the real things the tests run against are there: a container engine, what its runners' image is made
-# of, a daemon for virtual machines with a kernel for its guests, a browser. Says what it installs before it does. What stays missing is said; with CI=true it is a failure.
+# of, a daemon for virtual machines with a kernel for its guests, an emulated cloud, a browser. Says what it installs
+# before it does. What stays missing is said; with CI=true it is a failure.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin
@@ -13,6 +14,8 @@ missing_packages() {
     # A daemon for virtual machines, and what emulates them.
     command -v libvirtd >/dev/null || echo libvirt-daemon libvirt-daemon-driver-qemu
     command -v virsh >/dev/null || echo libvirt-clients
+    # The emulated cloud is a Python program in an environment of its own.
+    command -v moto_server >/dev/null || python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
     # Together, or apt takes one away for the other.
     command -v qemu-system-x86_64 >/dev/null && command -v qemu-img >/dev/null || echo qemu-system-x86 qemu-utils
 }

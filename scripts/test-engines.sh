@@ -7,7 +7,7 @@ need_cargo
 need_wasm_target
 
 # In the order of how long they take.
-engines="simulated podman docker incus libvirt"
+engines="simulated ec2 podman docker incus libvirt"
 
 wanted=${ENGINE:-$engines}
 for engine in $wanted; do
@@ -27,6 +27,8 @@ packages() {
     incus) echo incus-base busybox-static ;;
     # Named together: apt takes one of QEMU's away for another.
     libvirt) echo libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils ;;
+    # moto is Python's.
+    ec2) echo python3-venv ;;
     simulated) ;;
     esac
 }
@@ -39,7 +41,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     for engine in $wanted; do
         missing=()
         for package in $(packages "$engine"); do
-            installed "$package" || missing+=("$package")
+            [ "$package" = python3-venv ] && python3 -c 'import venv, ensurepip' 2>/dev/null || installed "$package" || missing+=("$package")
         done
         [ "${#missing[@]}" -gt 0 ] || continue
         say "installing Debian packages that $engine is made of: ${missing[*]}"
@@ -49,6 +51,17 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get install -y -qq --no-install-recommends "${missing[@]}" || say "apt-get could not install what $engine needs"
     done
 fi
+
+# moto's release is pinned, so that what it answers stays the same.
+case " $wanted " in
+*" ec2 "*)
+    if ! command -v moto_server >/dev/null && [ ! -x target/moto/bin/moto_server ]; then
+        say "installing moto into target/moto: pip install 'moto[server,ec2]==5.2.5'"
+        { python3 -m venv target/moto && target/moto/bin/pip install --quiet 'moto[server,ec2]==5.2.5'; } ||
+            say "moto could not be installed"
+    fi
+    ;;
+esac
 
 scripts/plugins.sh
 say "building the suite"

@@ -16,7 +16,7 @@ pub const BASE: &str = "base.qcow2";
 /// Why there is no daemon here; none when there can be one.
 pub fn unavailable() -> Option<String> {
     let packages = "apt-get install -y --no-install-recommends libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients \
-                    qemu-system-x86 qemu-utils busybox-static cpio";
+                    qemu-system-x86 qemu-utils busybox-static";
     let programs = ["/usr/sbin/libvirtd", "/usr/bin/virsh", "/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img"];
     let missing = programs.iter().find(|path| !Path::new(path).is_file());
     missing.map(|path| format!("there is no {path} (on Debian: {packages})"))

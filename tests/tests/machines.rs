@@ -5,6 +5,7 @@ use std::time::Duration;
 use pacer_simulator::{
     cloud::{Conditions, script},
     faults::Fault,
+    github::{Access, documented},
 };
 use pacer_tests::{
     pacer::TestPacer,
@@ -162,4 +163,98 @@ async fn neither_the_token_nor_the_configuration_is_written_anywhere() {
     assert_eq!(found_in(said.as_bytes(), &secrets), Vec::<String>::new());
     let own = ["config.yaml", "gh-app.pem"].map(|name| pacer.folder().join(name));
     assert_eq!(found_under(pacer.folder(), &own, &secrets), Vec::<String>::new());
+}
+
+/// The machine that a job runs on, once it does.
+async fn running_machine(pacer: &TestPacer) -> String {
+    eventually("the job runs", SOON, async || {
+        let jobs = pacer.api.get("/api/v1/jobs?status=running").await.json();
+        jobs["items"][0]["runner"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_machine_that_is_taken_away_is_replaced_by_one_that_stays() {
+    let world = World::start().await;
+    let pacer = world.pacer().start().await;
+    world.deliver_to(&pacer);
+    world.simulator.cloud.set_conditions(Conditions { stuck: 1.0, ..Conditions::default() });
+    world.queue(1, SHORT);
+    let first = eventually("a machine boots", SOON, async || world.simulator.cloud.machines().into_iter().next()).await;
+    assert!(!first.tags.contains_key("market"), "{:?}", first.tags);
+    world.simulator.cloud.set_conditions(Conditions { boot_ms: (800, 801), ..Conditions::default() });
+    world.simulator.cloud.interrupt(&first.name);
+    let second = eventually("another one does", SOON, async || {
+        world.simulator.cloud.machines().into_iter().find(|machine| machine.name != first.name)
+    })
+    .await;
+    assert_eq!(second.tags.get("market").map(String::as_str), Some("on-demand"));
+    world.settled().await;
+    let lost = pacer.api.metrics().await.sum("pacer_runners_lost_total", &[("reason", "interrupted")]);
+    assert!((lost - 1.0).abs() < f64::EPSILON, "{lost}");
+}
+
+#[tokio::test]
+async fn a_job_that_lost_its_machine_is_run_again_once_where_the_app_may() {
+    for may in [true, false] {
+        let world = World::start().await;
+        let mut permissions = documented();
+        if may {
+            permissions.insert("actions".to_owned(), Access::Write);
+        }
+        world.simulator.github.grant("octocat", permissions);
+        let pacer = world.pacer().start().await;
+        world.deliver_to(&pacer);
+        let id = world.queue(1, Duration::from_secs(600))[0];
+        let machine = running_machine(&pacer).await;
+        world.simulator.cloud.interrupt(&machine);
+        let job = eventually("GitHub has concluded it, and pacer has asked", SOON, async || {
+            let job = pacer.api.get(&format!("/api/v1/jobs/{id}-1")).await.json();
+            let asked = job["events"].as_array()?.iter().any(|event| event["kind"] == "job.rerun");
+            let refused = job["reason"].as_str().is_some_and(|reason| reason.contains("actions:write"));
+            (asked && (may || refused)).then_some(job)
+        })
+        .await;
+        assert_eq!(job["status"], "completed", "{job}");
+        if !may {
+            assert_eq!(world.simulator.github.jobs().len(), 1);
+            continue;
+        }
+        let again = eventually("its second attempt runs", SOON, async || {
+            let jobs = pacer.api.get("/api/v1/jobs?status=running").await.json();
+            jobs["items"][0]["id"].as_str().map(str::to_owned)
+        })
+        .await;
+        assert!(again.ends_with("-2"), "{again}");
+        // Lost once more, it is left to people.
+        world.simulator.cloud.interrupt(&running_machine(&pacer).await);
+        eventually("that is over too", SOON, async || {
+            let jobs = pacer.api.get("/api/v1/jobs?status=completed").await.json();
+            (jobs["items"].as_array()?.len() == 2).then_some(())
+        })
+        .await;
+        assert_eq!(world.simulator.github.jobs().len(), 2, "one job, and one more attempt");
+    }
+}
+
+#[tokio::test]
+async fn what_a_machine_cost_is_kept_and_shown() {
+    let world = World::start().await;
+    let pacer = world.pacer().start().await;
+    world.deliver_to(&pacer);
+    let id = world.queue(1, SHORT)[0];
+    world.settled().await;
+    let runner = eventually("its runner is over", SOON, async || {
+        let runners = pacer.api.get("/api/v1/runners").await.json();
+        let runner = runners["items"][0].clone();
+        (runner["state"] == "gone").then_some(runner)
+    })
+    .await;
+    // The small cloud takes 0.042 EUR an hour, and a minute at least.
+    assert_eq!(runner["cost"], serde_json::json!({ "micros_per_hour": 42_000, "micros": 700, "currency": "EUR" }));
+    let page = pacer.api.get(&format!("/jobs/{id}-1")).await.text;
+    assert!(page.contains("0.0007 EUR"), "the job's page says so");
+    let metrics = pacer.api.metrics().await;
+    assert!(metrics.sum("pacer_cost_micros_total", &[("currency", "EUR")]) >= 700.0);
 }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::config::{
     Arch, Auth, BootstrapKind, BootstrapMode, Credential, EndpointTarget, RunnerGroup, Scope, bootstrap, credential,
-    endpoint, github, projects, sections,
+    endpoint, github, projects, sections, warm,
 };
 
 const RSA: &str = include_str!("testdata/rsa.pem");
@@ -85,7 +85,7 @@ fn a_small_file_is_enough() {
     assert_eq!(config.plugins.limits.total_memory, 2 << 30);
     assert_eq!(config.retention.jobs.as_secs(), 90 * 86_400);
     let pool = &config.projects[0].pools[0];
-    assert_eq!((pool.priority, pool.max_runners, pool.min_idle, pool.enabled), (100, 10, 0, true));
+    assert_eq!((pool.priority, pool.max_runners, pool.warm.min_idle, pool.enabled), (100, 10, 0, true));
     assert_eq!(pool.timeouts.run.as_secs(), 6 * 3600);
     assert_eq!(config.warnings, Vec::<String>::new());
 }
@@ -253,7 +253,7 @@ fn projects_and_pools() {
     check_pool("      - { name: A b, backend: engine }\n", "is `A b`, which is not a normal label");
     check_pool("      - { name: '-', backend: engine }\n", "of which no label can be made");
     check_pool("      - { name: a, backend: engine, max_runners: 0 }\n", "max_runners must be more than zero");
-    check_pool("      - { name: a, backend: engine, min_idle: 11 }\n", "min_idle is 11, more than the 10");
+    check_pool("      - { name: a, backend: engine, min_idle: 11 }\n", "asks for 11 idle runners, more than the 10");
     check_pool(
         "      - { name: a, backend: engine, timeouts: { boot: 0s } }\n",
         "timeouts.boot must be more than zero",
@@ -352,6 +352,7 @@ fn the_example_loads_and_shows_every_key() {
         projects::TIMEOUTS,
         bootstrap::BOOTSTRAP,
         bootstrap::RUNNER,
+        warm::WINDOW,
     ];
     for key in sets.into_iter().flatten() {
         assert!(words.contains(key), "`{key}` is not in config.example.yaml");
@@ -433,3 +434,29 @@ fn a_trusted_proxy_is_a_network() {
 
 #[path = "credential_tests.rs"]
 mod credentials;
+
+#[test]
+fn a_pool_says_when_it_is_warm() {
+    let pool = |more: &str| format!("{GITHUB}{REST}{PROJECT}      - {{ name: vm, backend: engine, {more} }}\n");
+    let yaml = pool(
+        "min_idle: 1, time_zone: Europe/Berlin, warm: [{ days: [mon, fri], from: \"08:00\", to: \"24:00\", min_idle: 4 }]",
+    );
+    let config = Fixture::new().load(&yaml).unwrap();
+    let warm = &config.projects[0].pools[0].warm;
+    assert_eq!((warm.min_idle, warm.most(), warm.zone.iana_name()), (1, 4, Some("Europe/Berlin")));
+    // A Monday evening in Berlin.
+    assert_eq!(warm.at("2026-11-23T22:59:00Z".parse().unwrap()), (4, Some("2026-11-23T23:00:00Z".parse().unwrap())));
+    for (more, expected) in [
+        ("time_zone: Europe/Berlin", "add `warm`"),
+        ("warm: [{ from: \"8\", to: \"9:00\", min_idle: 1 }]", "is no time of the day"),
+        ("warm: [{ from: \"25:00\", to: \"9:00\", min_idle: 1 }]", "is no time of the day"),
+        ("warm: [{ from: \"08:00\", to: \"09:00\" }]", "how many idle runners"),
+        ("warm: [{ days: [moon], from: \"08:00\", to: \"09:00\", min_idle: 1 }]", "mon"),
+        ("time_zone: Berlin, warm: [{ from: \"08:00\", to: \"09:00\", min_idle: 1 }]", "is no time zone"),
+        ("max_runners: 2, warm: [{ from: \"08:00\", to: \"09:00\", min_idle: 3 }]", "asks for 3 idle runners"),
+        ("timeouts: { boot: 2h }", "longer than makes sense"),
+        ("timeouts: { run: 6d }", "write 120 h at most"),
+    ] {
+        check(&pool(more), expected);
+    }
+}

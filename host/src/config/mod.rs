@@ -15,6 +15,7 @@ mod quantity;
 mod reader;
 mod sections;
 mod value;
+mod warm;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ pub(crate) use credential::{basic, form_encoded};
 pub use environment::{Environment, ProcessEnvironment};
 pub use load::load;
 pub use problem::{ConfigError, Problem};
+pub use warm::Warm;
 
 use crate::routing::{BackendName, EndpointName, PoolName, ProjectName, RepoName};
 
@@ -227,11 +229,22 @@ pub struct Pool {
     pub labels: Vec<String>,
     pub max_runners: u32,
     /// Idle runners to keep; for a repository-scoped project, for each of its repositories.
-    pub min_idle: u32,
+    pub warm: Warm,
     pub timeouts: Timeouts,
     pub bootstrap: Bootstrap,
     /// JSON object, checked against the component's schema when it is loaded.
     pub settings: serde_json::Value,
+}
+
+/// A part of the week in which another number of idle runners is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmWindow {
+    /// The days it begins on.
+    pub days: Vec<jiff::civil::Weekday>,
+    pub from: jiff::civil::Time,
+    /// Not after `from`: on the next day.
+    pub to: jiff::civil::Time,
+    pub min_idle: u32,
 }
 
 /// How a machine of a pool becomes a runner, where its backend makes machines that run a script.

@@ -7,10 +7,11 @@ use std::{
 };
 
 use super::{
-    Backend, Plugins, Pool, Project, RunnerGroup, Scope, Timeouts, bootstrap, endpoint,
+    Backend, Plugins, Pool, Project, RunnerGroup, Scope, Timeouts, Warm, bootstrap, endpoint,
     reader::{Reader, Section, listed, suggestion},
     sections,
     value::Value,
+    warm,
 };
 use crate::{
     fleet::runner::Target,
@@ -32,6 +33,8 @@ pub(super) const POOL: &[&str] = &[
     "labels",
     "max_runners",
     "min_idle",
+    "warm",
+    "time_zone",
     "timeouts",
     "bootstrap",
     "settings",
@@ -318,12 +321,14 @@ fn pool(section: &Section<'_, '_>, reader: &Reader<'_>, backends: &Backends, own
         (count > 0).then_some(count)
     });
     let min_idle = section.get("min_idle").map_or(Some(0), |value| value.integer::<u32>());
-    if let (Some(max), Some(min)) = (max_runners, min_idle)
-        && min > max
+    let warm = warm::warm(section, min_idle);
+    if let (Some(max), Some(most)) = (max_runners, warm.as_ref().map(Warm::most))
+        && most > max
     {
+        let key = if min_idle.is_some_and(|min| min > max) { "min_idle" } else { "warm" };
         section.problem(
-            "min_idle",
-            format!("is {min}, more than the {max} of `max_runners`"),
+            key,
+            format!("asks for {most} idle runners, more than the {max} of `max_runners`"),
             "lower it, or raise the other",
         );
     }
@@ -341,7 +346,7 @@ fn pool(section: &Section<'_, '_>, reader: &Reader<'_>, backends: &Backends, own
         priority: priority?,
         labels: labels?,
         max_runners: max_runners?,
-        min_idle: min_idle?,
+        warm: warm?,
         timeouts: timeouts?,
         bootstrap: bootstrap?,
         settings: settings?,
@@ -384,6 +389,17 @@ fn labels(value: &Value<'_, '_>) -> Option<Vec<String>> {
     labels
 }
 
+/// The longest that a runner may be in a state. Beyond these nothing good comes: GitHub gives up a job after five days,
+/// and a machine that has not booted in an hour costs money for nothing.
+const LONGEST: [(&str, Duration); 6] = [
+    ("register", Duration::from_secs(600)),
+    ("create", Duration::from_secs(1800)),
+    ("boot", Duration::from_secs(3600)),
+    ("idle", Duration::from_secs(24 * 3600)),
+    ("run", Duration::from_secs(5 * 24 * 3600)),
+    ("stop", Duration::from_secs(1800)),
+];
+
 fn timeouts(section: &Section<'_, '_>) -> Option<Timeouts> {
     let base = sections::DEFAULT_TIMEOUTS;
     let register = section.duration_or("register", base.register);
@@ -392,6 +408,15 @@ fn timeouts(section: &Section<'_, '_>) -> Option<Timeouts> {
     let idle = section.duration_or("idle", base.idle);
     let run = section.duration_or("run", base.run);
     let stop = section.duration_or("stop", base.stop);
+    for ((key, longest), time) in LONGEST.into_iter().zip([register, create, boot, idle, run, stop]) {
+        if time.is_some_and(|time| time > longest) {
+            section.problem(
+                key,
+                "is longer than makes sense",
+                format!("write {} h at most", longest.as_secs_f64() / 3600.0),
+            );
+        }
+    }
     Some(Timeouts { register: register?, create: create?, boot: boot?, idle: idle?, run: run?, stop: stop? })
 }
 

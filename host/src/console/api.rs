@@ -78,11 +78,11 @@ pub async fn backends(Extract(state): Extract<State>) -> Response {
 }
 
 pub async fn pools(Extract(state): Extract<State>) -> Response {
-    let config = state.config.load_full();
+    let (config, now) = (state.config.load_full(), state.clock.now());
     let items: Vec<_> = config
         .projects
         .iter()
-        .flat_map(|project| project.pools.iter().map(|pool| PoolShape::of(project, pool)))
+        .flat_map(|project| project.pools.iter().map(|pool| PoolShape::of(project, pool, now)))
         .collect();
     Json(List { items, next: None }).into_response()
 }

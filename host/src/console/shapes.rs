@@ -100,6 +100,8 @@ pub struct RunnerShape<'a> {
     job: Option<String>,
     created_at: Timestamp,
     deadline: Timestamp,
+    /// What its machine costs; of a runner that is over, what it cost.
+    cost: Option<CostShape<'a>>,
     /// What its machine said of itself last, where it runs a start script.
     phase: Option<MachinePhase>,
     error: Option<&'a str>,
@@ -118,9 +120,26 @@ impl<'a> From<&'a Runner> for RunnerShape<'a> {
             job: runner.job.map(|key| key.to_string()),
             created_at: runner.created_at,
             deadline: runner.deadline,
+            cost: CostShape::of(runner),
             phase: runner.phase,
             error: runner.error.as_deref(),
         }
+    }
+}
+
+/// What a machine costs, in millionths of the currency's unit.
+#[derive(Debug, Serialize)]
+pub struct CostShape<'a> {
+    micros_per_hour: u64,
+    /// None while it is running up.
+    micros: Option<u64>,
+    currency: &'a str,
+}
+
+impl<'a> CostShape<'a> {
+    pub fn of(runner: &'a Runner) -> Option<Self> {
+        let rate = runner.rate.as_ref()?;
+        Some(Self { micros_per_hour: rate.micros_per_hour, micros: runner.cost_micros, currency: &rate.currency })
     }
 }
 
@@ -209,11 +228,12 @@ pub struct PoolShape<'a> {
     priority: i32,
     labels: &'a [String],
     max_runners: u32,
+    /// At this moment, by the pool's `warm` windows.
     min_idle: u32,
 }
 
 impl<'a> PoolShape<'a> {
-    pub fn of(project: &'a Project, pool: &'a Pool) -> Self {
+    pub fn of(project: &'a Project, pool: &'a Pool, now: Timestamp) -> Self {
         Self {
             project: project.name.as_str(),
             name: pool.name.as_str(),
@@ -223,7 +243,7 @@ impl<'a> PoolShape<'a> {
             priority: pool.priority,
             labels: &pool.labels,
             max_runners: pool.max_runners,
-            min_idle: pool.min_idle,
+            min_idle: pool.warm.at(now).0,
         }
     }
 }

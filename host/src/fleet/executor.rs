@@ -12,11 +12,12 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
+    cost::Rate,
     intent,
-    job::JobChange,
+    job::{Job, JobChange},
     machine::{Exchanging, Start, Way},
     plan::{Intent, timeouts},
     retry::{self, Trouble},
@@ -29,7 +30,7 @@ use crate::{
     config::{BootstrapMode, Config, Pool, Project, RunnerGroup, Scope, Timeouts},
     github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, Registration},
     ingest,
-    plugins::{BackendError, Backends, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest},
+    plugins::{BackendError, Backends, Destruction, ErrorKind, Instance, InstanceState, Price, RunnerRequest},
     routing,
     store::{AuditEntry, Op, Store},
 };
@@ -125,6 +126,10 @@ impl Executor {
                 self.spawn(&runner, move |this, runner| this.retire(runner, error));
             }
             Intent::Resume { runner } => self.spawn(&runner, Executor::resume),
+            Intent::Rerun { job } => {
+                let this = self.clone();
+                self.tracker.spawn(async move { this.rerun(&job).await });
+            }
             Intent::Pair { .. } | Intent::Unpair { .. } | Intent::Busy { .. } | Intent::Extend { .. } => {}
         }
     }
@@ -241,6 +246,15 @@ impl Executor {
         registration: &Registration,
     ) -> Result<Instance, Failure> {
         let Start { github_runner_id, bootstrap, secrets } = self.prepare(way, runner, pool, registration).await?;
+        let mut tags = vec![
+            ("project".to_owned(), runner.project.to_string()),
+            ("pool".to_owned(), runner.pool.to_string()),
+            ("target".to_owned(), runner.target.to_string()),
+        ];
+        let was_interrupted = |key| self.world().job(key).is_some_and(|job| job.interruption.is_some());
+        if runner.job.is_some_and(was_interrupted) {
+            tags.push(("market".to_owned(), "on-demand".to_owned()));
+        }
         let request = RunnerRequest {
             name: runner.name.clone(),
             owner: self.parts.config.server.owner.clone(),
@@ -249,11 +263,7 @@ impl Executor {
             bootstrap,
             secrets,
             lease_until: self.now() + longest_life(&pool.timeouts),
-            tags: vec![
-                ("project".to_owned(), runner.project.to_string()),
-                ("pool".to_owned(), runner.pool.to_string()),
-                ("target".to_owned(), runner.target.to_string()),
-            ],
+            tags,
         };
         self.measure_create(runner);
         let deadline = self.now() + pool.timeouts.create;
@@ -286,6 +296,7 @@ impl Executor {
         metrics::counter!("pacer_runners_created_total", "project" => runner.project.to_string(),
             "pool" => runner.pool.to_string(), "backend" => runner.backend.to_string())
         .increment(1);
+        let (price, since) = (instance.price.clone(), instance.created_at.unwrap_or_else(|| self.now()));
         let digest = self.parts.backends.digest(&runner.backend);
         let change = RunnerChange::Created {
             handle: instance.handle,
@@ -304,6 +315,26 @@ impl Executor {
             }
         }
         self.record(ops).await;
+        self.rate(runner, pool, price, since).await;
+    }
+
+    /// Writes what the machine costs. What cannot be learnt is not known: no job waits for it.
+    async fn rate(&self, runner: &Runner, pool: &Pool, price: Option<Price>, since: Timestamp) {
+        let backends = &self.parts.backends;
+        let Ok(described) = backends.described(&runner.backend, LOOK).await else { return };
+        let quotes = described.capabilities.iter().any(|word| word == "quote");
+        let price = match price {
+            None if quotes => backends.quote(&runner.backend, &pool.settings, LOOK).await.unwrap_or_else(|error| {
+                debug!(runner.name = %runner.name, "what `{}` costs cannot be learnt: {error}", runner.name);
+                None
+            }),
+            price => price,
+        };
+        let Some(Price { micros_per_hour, currency }) = price else { return };
+        let billing = described.billing;
+        let (granularity, minimum) = (billing.granularity_seconds, billing.minimum_seconds);
+        let rate = Rate { micros_per_hour, currency, granularity, minimum, since };
+        self.note(runner, RunnerChange::Rated { rate }).await;
     }
 
     /// Writes that a runner failed, what that means for its job, and how long its pool holds back.
@@ -487,12 +518,22 @@ impl Executor {
     }
 
     /// Deals with a runner whose machine ended by itself.
-    pub async fn ended(self: Arc<Self>, runner: Arc<Runner>, how: String) {
+    pub async fn ended(self: Arc<Self>, runner: Arc<Runner>, how: String, interrupted: bool) {
         let Some(runner) = self.runner(&runner.name).filter(|runner| !runner.state.is_final()) else { return };
         if runner.state == RunnerState::Busy {
             // GitHub concludes the job, from the runner's last word or from its silence.
-            let ops = intent::stop(&self.world(), &runner, self.now());
+            let mut ops = intent::stop(&self.world(), &runner, self.now());
+            let running = runner.job.filter(|_| interrupted);
+            ops.extend(running.map(|key| Op::Job { key, change: JobChange::Interrupted { reason: how } }));
             self.record(ops).await;
+            if interrupted {
+                // GitHub refuses as long as it takes the runner for busy; then it finds out by itself.
+                self.deregister(&runner).await;
+            }
+            return self.take_down_now(&runner.name, Trace::Perhaps).await;
+        }
+        if interrupted {
+            self.fail(&runner, Failure::Interrupted(how)).await;
             return self.take_down_now(&runner.name, Trace::Perhaps).await;
         }
         if self.is_unfetched(&runner).await {
@@ -515,6 +556,18 @@ impl Executor {
             Ok(Some(_)) | Err(_) => self.fail(&runner, Failure::Lost(how)).await,
         }
         self.take_down_now(&runner.name, Trace::Perhaps).await;
+    }
+
+    /// Has GitHub run a job again. That it was asked is written before: it is never asked twice.
+    async fn rerun(&self, job: &Job) {
+        match self.parts.github.rerun_job(&job.repo, job.installation_id, job.key.id).await {
+            Ok(()) => info!(job.id = %job.key, "job {} lost its machine and is run again", job.key),
+            Err(error) => {
+                warn!(job.id = %job.key, %error, "job {} lost its machine and cannot be run again", job.key);
+                let reason = format!("its machine was taken away, and GitHub did not run it again: {error}");
+                self.record(vec![Op::Job { key: job.key, change: JobChange::RerunRefused { reason } }]).await;
+            }
+        }
     }
 
     /// Asks GitHub what became of the job a runner was meant for.
@@ -611,6 +664,9 @@ pub(super) enum Failure {
     Backend(BackendError),
     #[error("{0}")]
     Lost(String),
+    /// Its provider took the machine away.
+    #[error("{0}")]
+    Interrupted(String),
     /// Nobody's fault: no pause, but counted.
     #[error("{0}")]
     Restart(String),
@@ -622,6 +678,7 @@ impl Failure {
             Self::GitHub(error) => Trouble::GitHub(error.kind),
             Self::Backend(error) => Trouble::Backend(error.kind),
             Self::Lost(_) => Trouble::Lost,
+            Self::Interrupted(_) => Trouble::Backend(ErrorKind::Interrupted),
             Self::Restart(_) => Trouble::Restart,
         }
     }
@@ -645,7 +702,7 @@ impl Failure {
                 | ErrorKind::RateLimited
                 | ErrorKind::Unsupported => Trace::Refused,
             },
-            Self::Lost(_) | Self::Restart(_) => Trace::Perhaps,
+            Self::Lost(_) | Self::Interrupted(_) | Self::Restart(_) => Trace::Perhaps,
         }
     }
 
@@ -653,7 +710,7 @@ impl Failure {
         match self {
             Self::GitHub(error) => error.retry_after,
             Self::Backend(error) => error.retry_after,
-            Self::Lost(_) | Self::Restart(_) => None,
+            Self::Lost(_) | Self::Interrupted(_) | Self::Restart(_) => None,
         }
     }
 
@@ -676,6 +733,7 @@ impl Failure {
                 | ErrorKind::Other => "backend",
             },
             Self::Lost(_) => "ended-early",
+            Self::Interrupted(_) => "interrupted",
             Self::Restart(_) => "restart",
         }
     }

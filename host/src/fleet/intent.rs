@@ -9,7 +9,7 @@ use super::{
     runner::{Runner, RunnerChange, RunnerName, RunnerState},
     world::World,
 };
-use crate::store::Op;
+use crate::{plugins::ErrorKind, store::Op};
 
 /// The changes of an intent: they commit together.
 pub fn ops(world: &World, intent: &Intent, now: Timestamp) -> Vec<Op> {
@@ -48,6 +48,7 @@ pub fn ops(world: &World, intent: &Intent, now: Timestamp) -> Vec<Op> {
         Intent::Extend { runner, deadline } => {
             vec![Op::Runner { name: runner.clone(), change: RunnerChange::Extend { deadline: *deadline } }]
         }
+        Intent::Rerun { job } => vec![Op::Job { key: job.key, change: JobChange::RerunAsked }],
         Intent::Retire { .. } | Intent::Resume { .. } => Vec::new(),
     }
 }
@@ -89,8 +90,12 @@ pub fn stop(world: &World, runner: &Runner, now: Timestamp) -> Vec<Op> {
 pub fn stop_failed(world: &World, runner: &Runner, error: &str, trouble: Trouble, now: Timestamp) -> Vec<Op> {
     let mut ops = vec![stopping(world, runner, Some(error.to_owned()), now)];
     if let Some(job) = world.wanted_by(&runner.name) {
+        let interrupted = trouble == Trouble::Backend(ErrorKind::Interrupted);
         let reason = format!("runner `{}` was lost: {error}", runner.name);
-        ops.push(Op::Job { key: job.key, change: JobChange::RunnerLost { runner: runner.name.clone(), reason } });
+        ops.push(Op::Job {
+            key: job.key,
+            change: JobChange::RunnerLost { runner: runner.name.clone(), reason, interrupted },
+        });
         let losses = job.losses + 1;
         if retry::gives_up(trouble, losses) {
             let reason = format!("given up after {losses} lost runners; the last one: {error}");

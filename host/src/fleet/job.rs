@@ -138,6 +138,37 @@ impl FromStr for JobStatus {
     }
 }
 
+/// A job whose machine was taken away by its provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// Before it ran: its next machine is one that stays.
+    Replaced,
+    /// While it ran: to be run again once GitHub has concluded it.
+    RerunWanted,
+    /// GitHub was asked to run it again, or is about to be: never twice.
+    RerunAsked,
+}
+
+impl Interruption {
+    pub const ALL: [Interruption; 3] = [Self::Replaced, Self::RerunWanted, Self::RerunAsked];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::RerunWanted => "rerun-wanted",
+            Self::RerunAsked => "rerun-asked",
+        }
+    }
+}
+
+impl std::str::FromStr for Interruption {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|interruption| interruption.as_str() == text).ok_or(())
+    }
+}
+
 /// A job, as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
@@ -162,6 +193,8 @@ pub struct Job {
     pub reason: Option<String>,
     /// How many runners made for it were lost before one took it.
     pub losses: u32,
+    /// What became of it when its provider took its machine away.
+    pub interruption: Option<Interruption>,
     /// When pacer first heard of it: what its latencies count from.
     pub received_at: Timestamp,
     pub queued_at: Timestamp,
@@ -233,7 +266,13 @@ pub enum JobChange {
     /// Its partner by display is now this runner, or none.
     Pair { runner: Option<RunnerName> },
     /// The runner made for it was lost before it took a job; the pair is dissolved.
-    RunnerLost { runner: RunnerName, reason: String },
+    RunnerLost { runner: RunnerName, reason: String, interrupted: bool },
+    /// Its provider took the machine away while it ran.
+    Interrupted { reason: String },
+    /// GitHub is being asked to run it again.
+    RerunAsked,
+    /// GitHub did not: why.
+    RerunRefused { reason: String },
     /// pacer gives up.
     Fail { reason: String },
     /// A new configuration matched it anew.
@@ -321,12 +360,15 @@ pub fn apply_change(job: &mut Job, change: &JobChange, now: Timestamp) -> Option
             job.runner.clone_from(runner);
             vec![paired_event(job, now)]
         }
-        JobChange::RunnerLost { runner, reason } => {
+        JobChange::RunnerLost { runner, reason, interrupted } => {
             if !job.status.wants_runner() || job.runner.as_ref() != Some(runner) {
                 return None;
             }
             job.runner = None;
             job.losses = job.losses.saturating_add(1);
+            if *interrupted {
+                job.interruption = Some(Interruption::Replaced);
+            }
             job.reason = Some(reason.clone());
             vec![Event {
                 at: now,
@@ -345,6 +387,32 @@ pub fn apply_change(job: &mut Job, change: &JobChange, now: Timestamp) -> Option
             vec![status_event(job, None, now)]
         }
         JobChange::Assign(assignment) => reassign(job, assignment, now)?,
+        JobChange::Interrupted { reason } => {
+            if job.status != JobStatus::Running || job.interruption == Some(Interruption::RerunWanted) {
+                return None;
+            }
+            // Once: what was run again already, by us or by hand, is left to people.
+            job.interruption =
+                Some(if job.key.attempt == 1 { Interruption::RerunWanted } else { Interruption::Replaced });
+            job.reason = Some(reason.clone());
+            vec![event(job, "job.interrupted", Some(reason.clone()), now)]
+        }
+        JobChange::RerunAsked => {
+            if job.interruption != Some(Interruption::RerunWanted) || job.status != JobStatus::Completed {
+                return None;
+            }
+            job.interruption = Some(Interruption::RerunAsked);
+            let reason = "its machine was taken away; GitHub is asked to run it again".to_owned();
+            job.reason = Some(reason.clone());
+            vec![event(job, "job.rerun", Some(reason), now)]
+        }
+        JobChange::RerunRefused { reason } => {
+            if job.interruption != Some(Interruption::RerunAsked) || job.reason.as_ref() == Some(reason) {
+                return None;
+            }
+            job.reason = Some(reason.clone());
+            vec![event(job, "job.note", Some(reason.clone()), now)]
+        }
         JobChange::Note { reason } => {
             if job.status.is_final() || job.reason.as_ref() == Some(reason) {
                 return None;
@@ -376,6 +444,7 @@ fn first_fact(fact: &JobFact, assignment: &Assignment, now: Timestamp) -> Applie
         runner: None,
         reason: None,
         losses: 0,
+        interruption: None,
         received_at: now,
         queued_at: fact.created_at.unwrap_or(now),
         claimed_at: None,

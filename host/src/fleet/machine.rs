@@ -179,7 +179,7 @@ impl Executor {
         if phase == MachinePhase::Failed && still_wanted {
             let last = log.as_deref().and_then(|log| log.lines().last()).unwrap_or("it did not say why").to_owned();
             let how = format!("its machine could not become a runner: {last}");
-            self.spawn(name, |this, runner| this.ended(runner, how));
+            self.spawn(name, |this, runner| this.ended(runner, how, false));
         }
         Ok(())
     }

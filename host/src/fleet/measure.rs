@@ -35,6 +35,11 @@ fn observe_job(old: Option<&Job>, job: &Job) {
 }
 
 fn observe_runner(world: &World, runner: &Runner) {
+    if let (true, Some(rate), Some(micros)) = (runner.state.is_final(), &runner.rate, runner.cost_micros) {
+        metrics::counter!("pacer_cost_micros_total", "project" => runner.project.to_string(),
+            "pool" => runner.pool.to_string(), "currency" => rate.currency.clone())
+        .increment(micros);
+    }
     let known = world.runner(&runner.name).is_some_and(|old| old.registered_at.is_none());
     let job = runner.job.and_then(|key| world.job(key));
     if let (true, Some(registered_at), Some(job)) = (known, runner.registered_at, job) {

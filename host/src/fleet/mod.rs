@@ -4,6 +4,7 @@
 //! finds what no webhook told. A commit of the store wakes the planner, which sees the world as committed: what it
 //! wants done is written first and done then.
 
+mod cost;
 mod executor;
 pub mod explain;
 pub mod intent;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tracing::{info, warn};
 
+pub use cost::{Rate, shown as shown_cost};
 use executor::Executor;
 pub use executor::Parts;
 pub use machine::{Way, way};
@@ -248,6 +250,7 @@ fn is_open(executor: &Executor, intent: &Intent) -> bool {
         | Intent::Unpair { .. }
         | Intent::Busy { .. }
         | Intent::Stop { .. }
+        | Intent::Rerun { .. }
         | Intent::Extend { .. } => true,
     }
 }

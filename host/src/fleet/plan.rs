@@ -22,7 +22,7 @@ use super::{
     world::{Class, World},
 };
 use crate::{
-    config::{Pool, Project, Scope, Timeouts},
+    config::{Config, Pool, Project, Scope, Timeouts},
     routing::{BackendName, PoolName, ProjectName, RepoName},
 };
 
@@ -43,6 +43,8 @@ pub enum Intent {
     Stop { runner: RunnerName, error: Option<String> },
     /// Its state may take longer.
     Extend { runner: RunnerName, deadline: Timestamp },
+    /// Its machine was taken away while it ran, and GitHub has concluded it: it is to run again.
+    Rerun { job: Arc<Job> },
     /// Nobody is driving it any more: go on where it stands.
     Resume { runner: RunnerName },
 }
@@ -82,6 +84,9 @@ impl Default for PlanLimits {
     }
 }
 
+/// Taken off the end of what is paid for, beside the time to stop: for providers that count a little differently.
+const BEFORE_CHARGE: Duration = Duration::from_secs(60);
+
 /// What a runner whose pool left the configuration goes by.
 const ORPHANED: Timeouts = Timeouts {
     register: Duration::from_secs(60),
@@ -101,12 +106,20 @@ pub fn timeouts(world: &World, runner: &Runner) -> Timeouts {
 pub fn plan(world: &mut World, limits: PlanLimits, names: &mut dyn Names, now: Timestamp) -> Plan {
     let mut intents = Vec::new();
     let mut spoken_for = HashSet::new();
+    intents.extend(std::mem::take(&mut world.interrupted).into_iter().map(|job| Intent::Rerun { job }));
     settle_jobs(world, now, &mut spoken_for, &mut intents);
     settle_runners(world, &mut spoken_for, &mut intents);
     expire(world, now, &mut spoken_for, &mut intents);
     supply(world, limits, names, now, &spoken_for, &mut intents);
-    let next = [world.next_deadline(now), world.next_pause_end(now)].into_iter().flatten().min();
+    let next = [world.next_deadline(now), world.next_pause_end(now), next_warm_change(world.config(), now)];
+    let next = next.into_iter().flatten().min();
     Plan { intents, next }
+}
+
+/// When another number of idle runners is wanted somewhere.
+fn next_warm_change(config: &Config, now: Timestamp) -> Option<Timestamp> {
+    let pools = config.projects.iter().flat_map(|project| &project.pools);
+    pools.filter(|pool| pool.enabled).filter_map(|pool| pool.warm.at(now).1).min()
 }
 
 /// Runners that an intent of this pass is about: no other one may be.
@@ -190,12 +203,17 @@ fn expire(world: &World, now: Timestamp, spoken_for: &mut SpokenFor, intents: &m
             }
             RunnerState::Idle => {
                 let class = World::class_of_runner(runner);
-                let warm = world.pool(&runner.project, &runner.pool).map_or(0, |(_, pool)| pool.min_idle);
+                let warm = world.pool(&runner.project, &runner.pool).map_or(0, |(_, pool)| pool.warm.at(now).0);
+                // What is paid for may serve a job until another unit would be charged.
+                let margin = timeouts.stop + BEFORE_CHARGE;
+                let best_end = runner.rate.as_ref().map_or(now, |rate| rate.best_end(now, margin));
                 if world.wanted_by(&name).is_some() {
                     let error = format!("it was online for {:?} and GitHub gave it no job", timeouts.idle);
                     Intent::Retire { runner: name, error: Some(error) }
                 } else if world.free_count(&class) <= warm {
                     Intent::Extend { runner: name, deadline: now + timeouts.idle }
+                } else if best_end > now {
+                    Intent::Extend { runner: name, deadline: best_end }
                 } else {
                     Intent::Retire { runner: name, error: None }
                 }
@@ -290,11 +308,12 @@ impl Supplier<'_> {
 
     fn keep_warm(&mut self) {
         for project in &self.world.config().projects {
-            for pool in project.pools.iter().filter(|pool| pool.enabled && pool.min_idle > 0) {
+            for pool in project.pools.iter().filter(|pool| pool.enabled && pool.warm.most() > 0) {
+                let warm = pool.warm.at(self.now).0;
                 for target in targets(project) {
                     let class = Class { project: project.name.clone(), pool: pool.name.clone(), target };
                     let free = self.world.free_count(&class).saturating_sub(of(&self.admitted.paired, &class));
-                    for _ in free..pool.min_idle {
+                    for _ in free..warm {
                         if self.is_blocked(&class, project, pool) {
                             break;
                         }
@@ -362,6 +381,8 @@ impl Supplier<'_> {
             github_runner_id: None,
             exchanged_at: None,
             phase: None,
+            rate: None,
+            cost_micros: None,
             handle: None,
             job: job.map(|job| job.key),
             created_at: self.now,

@@ -8,7 +8,10 @@ use std::{fmt, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::job::{Event, JobKey};
+use super::{
+    cost::Rate,
+    job::{Event, JobKey},
+};
 use crate::routing::{BackendName, PoolName, ProjectName, RepoName};
 
 /// A runner's name: unique for good, at GitHub, at the backend and here. Starts with `pacer-`, at most 64 of `[a-z0-9-]`.
@@ -210,6 +213,10 @@ pub struct Runner {
     pub busy_at: Option<Timestamp>,
     /// When its machine fetched its configuration; it can do so once.
     pub exchanged_at: Option<Timestamp>,
+    /// What its machine costs, where the backend said so.
+    pub rate: Option<Rate>,
+    /// What its machine cost, in millionths of the rate's currency; known when it is over.
+    pub cost_micros: Option<u64>,
     /// The last its machine said of itself.
     pub phase: Option<MachinePhase>,
     /// What went wrong, for people.
@@ -230,6 +237,10 @@ pub enum RunnerChange {
     /// It was registered because its machine asks for its configuration.
     Exchanged {
         github_runner_id: i64,
+    },
+    /// The backend said what its machine costs.
+    Rated {
+        rate: Rate,
     },
     /// Its machine says how far it has come.
     Reported {
@@ -295,6 +306,13 @@ pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) 
             let detail = format!("its machine fetched its configuration; registered at GitHub as {github_runner_id}");
             Some(vec![event(runner, "runner.configured", Some(detail), now)])
         }
+        RunnerChange::Rated { rate } => {
+            if runner.rate.is_some() {
+                return None;
+            }
+            runner.rate = Some(rate.clone());
+            Some(Vec::new())
+        }
         RunnerChange::Reported { phase, detail } => report(runner, *phase, detail.as_deref(), now),
         RunnerChange::Created { handle, digest, deadline } => {
             let known = runner.handle.as_ref() == Some(handle) && runner.digest.as_ref() == Some(digest);
@@ -345,6 +363,7 @@ pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) 
         RunnerChange::Gone => {
             runner.state = if runner.error.is_some() { RunnerState::Failed } else { RunnerState::Gone };
             runner.state_at = now;
+            runner.cost_micros = runner.rate.as_ref().map(|rate| rate.cost(now));
             Some(vec![state_event(runner, runner.error.clone(), now)])
         }
     }

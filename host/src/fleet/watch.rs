@@ -54,7 +54,7 @@ fn judge(world: &World, backend: &BackendName, listed: &[Instance], asked_at: Ti
             Some(InstanceState::Stopping) => "its machine is being stopped from outside".to_owned(),
             Some(InstanceState::Stopped) => "its machine stopped".to_owned(),
             Some(InstanceState::Failed(reason)) => format!("its machine failed: {reason}"),
-            Some(InstanceState::Interrupted(reason)) => format!("its machine was taken away: {reason}"),
+            Some(InstanceState::Interrupted(reason)) => taken_away(reason),
             None => "its machine does not exist any more".to_owned(),
         };
         seen.ended.push((runner.name.clone(), how));
@@ -65,6 +65,10 @@ fn judge(world: &World, backend: &BackendName, listed: &[Instance], asked_at: Ti
         .map(|instance| instance.name.clone())
         .collect();
     seen
+}
+
+fn taken_away(reason: &str) -> String {
+    format!("its machine was taken away: {reason}")
 }
 
 /// The handle of a runner that should have a machine at work.
@@ -130,8 +134,11 @@ async fn look(executor: &Arc<Executor>, backend: &BackendName, marked: HashSet<S
 async fn confirm(executor: Arc<Executor>, runner: Arc<Runner>, how: String) {
     let Some(handle) = machine(&runner) else { return };
     match executor.parts.backends.get(&runner.backend, handle, LIST).await {
-        Ok(Some(instance)) if matches!(instance.state, InstanceState::Creating | InstanceState::Running) => {}
-        Ok(_) => executor.ended(runner, how).await,
+        Ok(Some(Instance { state: InstanceState::Creating | InstanceState::Running, .. })) => {}
+        Ok(Some(Instance { state: InstanceState::Interrupted(reason), .. })) => {
+            executor.ended(runner, taken_away(&reason), true).await;
+        }
+        Ok(_) => executor.ended(runner, how, false).await,
         Err(error) => debug!(runner.name = %runner.name, "cannot confirm that `{}` ended: {error}", runner.name),
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    job::{Job, JobKey, JobStatus},
+    job::{Interruption, Job, JobKey, JobStatus},
     runner::{Runner, RunnerName, RunnerState, Target},
 };
 use crate::{
@@ -67,6 +67,8 @@ pub struct World {
     counts: Counts,
     /// Runners that did a job of which only the end became known.
     pub(super) finished: HashSet<RunnerName>,
+    /// Jobs that are over because their machines were taken away.
+    pub(super) interrupted: Vec<Arc<Job>>,
     /// What changed since the last pass and has to be looked at.
     pub(super) dirty_jobs: HashSet<JobKey>,
     pub(super) dirty_runners: HashSet<RunnerName>,
@@ -86,6 +88,7 @@ impl World {
             deadlines: BTreeSet::new(),
             counts: Counts::default(),
             finished: HashSet::new(),
+            interrupted: Vec::new(),
             dirty_jobs: HashSet::new(),
             dirty_runners: HashSet::new(),
         }
@@ -237,6 +240,10 @@ impl World {
             let executed = job.status == JobStatus::Completed && job.conclusion.as_deref() != Some("skipped");
             let executor = job.runner.as_ref().filter(|name| executed && self.runners.contains_key(*name));
             self.finished.extend(executor.cloned());
+            let lost = executed && job.conclusion.as_deref() != Some("success");
+            if lost && job.interruption == Some(Interruption::RerunWanted) {
+                self.interrupted.push(job.clone());
+            }
             self.jobs.remove(&key);
         } else {
             self.jobs.insert(key, job.clone());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -156,5 +156,18 @@ impl Inner {
         let job: JobAnswer =
             serde_json::from_slice(&answer.body).map_err(|reason| shape(call.subject, "a job", &reason))?;
         Ok(job.into_fact(repo, hint))
+    }
+
+    pub async fn rerun_job(self: &Arc<Self>, repo: &RepoName, hint: Option<i64>, id: i64) -> Result<(), GitHubError> {
+        let target = Target::Repo(repo.clone());
+        let identity = Identity::Installation { target: &target, hint };
+        let url = self.http.url(&format!("repos/{}/{}/actions/jobs/{id}/rerun", repo.owner(), repo.name()), &[]);
+        let call = Call {
+            method: Method::POST,
+            accept: &[StatusCode::CREATED],
+            permission: Some("actions:write"),
+            ..Call::get("job_rerun", "job rerun", identity, Class::Jit, url)
+        };
+        self.call(&call).await.map(drop)
     }
 }

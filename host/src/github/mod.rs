@@ -86,6 +86,15 @@ impl GitHubApi for Client {
         self.inner.job(repo, installation_id, id).boxed()
     }
 
+    fn rerun_job<'a>(
+        &'a self,
+        repo: &'a RepoName,
+        installation_id: Option<i64>,
+        id: i64,
+    ) -> BoxFuture<'a, Result<(), GitHubError>> {
+        self.inner.rerun_job(repo, installation_id, id).boxed()
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), GitHubError>> {
         self.inner.ping().boxed()
     }

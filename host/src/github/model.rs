@@ -12,6 +12,7 @@ use crate::{
         job::JobFact,
         runner::{RunnerName, Target},
     },
+    routing::RepoName,
 };
 
 /// What the host asks of GitHub. Implementations wait for their budget; callers bound the wait.
@@ -59,6 +60,14 @@ pub trait GitHubApi: Send + Sync {
         installation_id: Option<i64>,
         id: i64,
     ) -> BoxFuture<'a, Result<Option<JobFact>, GitHubError>>;
+
+    /// Has a job that is over run again. Needs `actions:write`, which the App may not have.
+    fn rerun_job<'a>(
+        &'a self,
+        repo: &'a RepoName,
+        installation_id: Option<i64>,
+        id: i64,
+    ) -> BoxFuture<'a, Result<(), GitHubError>>;
 
     /// Whether GitHub answers and knows the App.
     fn ping(&self) -> BoxFuture<'_, Result<(), GitHubError>>;

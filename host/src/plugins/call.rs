@@ -285,8 +285,12 @@ impl Lane {
     }
 
     fn trap(&self, about: &About, store: &Store<State>, log: &CallLog, trap: &wasmtime::Error) -> String {
-        let exceeded = trap.downcast_ref::<Exceeded>().copied().or(store.data().exceeded());
-        let mut text = match (exceeded, trap.downcast_ref::<Trap>()) {
+        // A refused growth ends a component by its own abort; any other trap has another cause.
+        let kind = trap.downcast_ref::<Trap>();
+        let aborted = kind.is_none_or(|trap| *trap == Trap::UnreachableCodeReached);
+        let refused = store.data().exceeded().filter(|_| aborted);
+        let exceeded = trap.downcast_ref::<Exceeded>().copied().or(refused);
+        let mut text = match (exceeded, kind) {
             (Some(exceeded), _) => {
                 format!("`{}` was ended: {}", about.operation, exceeded.told(&self.name))
             }

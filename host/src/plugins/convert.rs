@@ -97,6 +97,10 @@ fn timestamp(ms: u64) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
 }
 
+pub(super) fn price(price: &wire::Price, redact: impl Fn(&str) -> String) -> Price {
+    Price { micros_per_hour: price.micros_per_hour, currency: redact(&price.currency) }
+}
+
 /// An instance, or what is wrong with it. It is stored and shown, so it must not hold a secret of the call.
 pub(super) fn instance(instance: wire::Instance, redact: impl Fn(&str) -> String) -> Result<Instance, String> {
     if instance.handle.is_empty() || instance.handle.len() > HANDLE {
@@ -125,9 +129,7 @@ pub(super) fn instance(instance: wire::Instance, redact: impl Fn(&str) -> String
         created_at: instance.created_at_ms.and_then(timestamp),
         lease_until: instance.lease_until_ms.and_then(timestamp),
         hold: instance.hold,
-        price: instance
-            .price
-            .map(|price| Price { micros_per_hour: price.micros_per_hour, currency: redact(&price.currency) }),
+        price: instance.price.map(|price| self::price(&price, &redact)),
         attributes: instance.attributes.iter().take(LIST).map(|(key, value)| (redact(key), redact(value))).collect(),
     })
 }

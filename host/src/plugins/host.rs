@@ -24,7 +24,7 @@ use super::{
     engine,
     grant::{Grant, grants},
     load::{self, Linked, Loaded},
-    model::{BackendError, Backends, Bootstrap, Description, Destruction, ErrorKind, Instance, RunnerRequest},
+    model::{BackendError, Backends, Bootstrap, Description, Destruction, ErrorKind, Instance, Price, RunnerRequest},
     state::{self, State},
 };
 use crate::{
@@ -469,6 +469,28 @@ impl Backends for Host {
                     let outcome =
                         instance.pacer_backend_provisioner().call_renew_lease(store, &context, &handle, until).await?;
                     Ok(answer(outcome, Ok))
+                }
+                .boxed()
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn quote(
+        &self,
+        backend: &BackendName,
+        settings: &serde_json::Value,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Option<Price>, BackendError>> {
+        let (backend, settings) = (backend.clone(), settings.to_string());
+        async move {
+            self.invoke(&backend, "quote", None, Vec::new(), deadline, move |instance, store, context| {
+                async move {
+                    let quoted =
+                        instance.pacer_backend_provisioner().call_quote(&mut *store, &context, &settings).await?;
+                    let redact = |text: &str| store.data().redact(text);
+                    Ok(answer(quoted, |quoted| Ok(quoted.map(|price| convert::price(&price, redact)))))
                 }
                 .boxed()
             })

@@ -49,6 +49,14 @@ pub trait Backends: Send + Sync {
         deadline: Duration,
     ) -> BoxFuture<'_, Result<(), BackendError>>;
 
+    /// What a machine of these pool settings would cost now. For backends with the capability `quote`.
+    fn quote(
+        &self,
+        backend: &BackendName,
+        settings: &serde_json::Value,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Option<Price>, BackendError>>;
+
     fn console_log(
         &self,
         backend: &BackendName,

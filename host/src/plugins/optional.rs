@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use super::{
     Host, convert,
     host::answer,
-    model::{BackendError, Instance, Price},
+    model::{BackendError, Instance},
 };
 use crate::routing::BackendName;
 
@@ -37,28 +37,6 @@ impl Host {
             async move {
                 let outcome = instance.pacer_backend_provisioner().call_resume(&mut *store, &context, &handle).await?;
                 Ok(answer(outcome, |resumed| convert::instance(resumed, |text| store.data().redact(text))))
-            }
-            .boxed()
-        })
-        .await
-    }
-
-    /// What a machine of these pool settings would cost now.
-    pub async fn quote(
-        &self,
-        backend: &BackendName,
-        pool: &serde_json::Value,
-        deadline: Duration,
-    ) -> Result<Option<Price>, BackendError> {
-        let pool = pool.to_string();
-        self.invoke(backend, "quote", None, Vec::new(), deadline, move |instance, store, context| {
-            async move {
-                let outcome = instance.pacer_backend_provisioner().call_quote(store, &context, &pool).await?;
-                let price = |price: super::bindings::pacer::backend::model::Price| Price {
-                    micros_per_hour: price.micros_per_hour,
-                    currency: price.currency,
-                };
-                Ok(answer(outcome, |quoted| Ok(quoted.map(price))))
             }
             .boxed()
         })

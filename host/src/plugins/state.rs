@@ -119,6 +119,8 @@ impl Limiter {
             return false;
         }
         self.used += bytes;
+        // Whoever goes on after a refusal did not end by it.
+        self.exceeded = None;
         true
     }
 }

@@ -15,7 +15,7 @@ fn pool(name: &str, labels: &[&str], default: bool, priority: i32, enabled: bool
         priority,
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         max_runners: 10,
-        min_idle: 0,
+        warm: crate::config::Warm::always(0),
         timeouts: Timeouts { register: time, create: time, boot: time, idle: time, run: time, stop: time },
         bootstrap: crate::config::Bootstrap::default(),
         settings: serde_json::json!({}),

@@ -7,12 +7,12 @@ use super::{
     bulk::{Bulk, Script, Size, insert_head, insert_tail},
     row::{Columns, foreign, millis, optional_millis},
 };
-use crate::fleet::job::{Job, JobKey, JobStatus};
+use crate::fleet::job::{Interruption, Job, JobKey, JobStatus};
 
 macro_rules! columns {
     () => {
         "id, attempt, run_id, repo, installation_id, name, workflow, branch, html_url, labels, status, conclusion, \
-         project, pool, runner, reason, losses, received_at, queued_at, claimed_at, starting_at, running_at, completed_at, updated_at"
+         project, pool, runner, reason, losses, interruption, received_at, queued_at, claimed_at, starting_at, running_at, completed_at, updated_at"
     };
 }
 
@@ -33,7 +33,8 @@ macro_rules! course {
         "ON CONFLICT (id, attempt) DO UPDATE SET run_id = excluded.run_id, installation_id = excluded.installation_id, \
          name = excluded.name, workflow = excluded.workflow, branch = excluded.branch, html_url = excluded.html_url, \
          labels = excluded.labels, status = excluded.status, conclusion = excluded.conclusion, runner = excluded.runner, \
-         reason = excluded.reason, losses = excluded.losses, claimed_at = excluded.claimed_at, \
+         reason = excluded.reason, losses = excluded.losses, \
+         interruption = excluded.interruption, claimed_at = excluded.claimed_at, \
          starting_at = excluded.starting_at, running_at = excluded.running_at, completed_at = excluded.completed_at, \
          updated_at = excluded.updated_at"
     };
@@ -43,12 +44,12 @@ const COLUMNS: &str = columns!();
 const INSERT: &str = insert_head!("jobs", concat!(columns!(), ", repo_key"));
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM jobs WHERE (id, attempt) IN (VALUES"), 2, ")");
 static SAVE: Bulk =
-    Bulk::new(INSERT, 25, insert_tail!(concat!(course!(), ", project = excluded.project, pool = excluded.pool")));
+    Bulk::new(INSERT, 26, insert_tail!(concat!(course!(), ", project = excluded.project, pool = excluded.pool")));
 /// Leaves out what is indexed and has not changed: SQLite rewrites an index for every column that is named.
-static SAVE_COURSE: Bulk = Bulk::new(INSERT, 25, insert_tail!(course!()));
+static SAVE_COURSE: Bulk = Bulk::new(INSERT, 26, insert_tail!(course!()));
 
 /// The columns of a row that [`load`] answers with; no other row of a script has so many.
-pub const LOADED: usize = 24;
+pub const LOADED: usize = 25;
 
 /// Asks for the rows with these keys.
 pub fn load(script: &mut Script, size: Size, keys: &[JobKey]) {
@@ -82,6 +83,7 @@ pub fn save(script: &mut Script, size: Size, jobs: &[&Job], reassigned: bool) {
             .add(job.runner.as_ref().map(|name| name.as_str()))
             .add(job.reason.as_deref())
             .add(i64::from(job.losses))
+            .add(job.interruption.map(Interruption::as_str))
             .add(millis(job.received_at))
             .add(millis(job.queued_at))
             .add(optional_millis(job.claimed_at))
@@ -268,6 +270,7 @@ pub fn read(row: &SqliteRow) -> Result<Job, sqlx::Error> {
         runner: row.take::<Option<String>>()?.map(crate::fleet::runner::RunnerName::new),
         reason: row.take()?,
         losses: row.number("losses")?,
+        interruption: row.parse_optional("interruption")?,
         received_at: row.time("received_at")?,
         queued_at: row.time("queued_at")?,
         claimed_at: row.optional_time("claimed_at")?,

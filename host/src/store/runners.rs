@@ -9,6 +9,7 @@ use super::{
     row::{Columns, foreign, millis, optional_millis},
 };
 use crate::fleet::{
+    Rate,
     job::JobKey,
     runner::{MachinePhase, Runner, RunnerName, RunnerState, Target},
 };
@@ -17,7 +18,7 @@ macro_rules! columns {
     () => {
         "name, state, project, pool, backend, digest, target, installation_id, github_runner_id, handle, job_id, \
          job_attempt, created_at, state_at, deadline, registered_at, busy_at, exchanged_at, \
-         phase, error"
+         phase, rate_micros, rate_currency, rate_granularity, rate_minimum, rate_since, cost_micros, error"
     };
 }
 
@@ -31,18 +32,21 @@ macro_rules! active {
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM runners WHERE name IN (VALUES"), 1, ")");
 static SAVE: Bulk = Bulk::new(
     insert_head!("runners", concat!(columns!(), ", repo_key")),
-    21,
+    27,
     insert_tail!(
         "ON CONFLICT (name) DO UPDATE SET state = excluded.state, digest = excluded.digest, \
      github_runner_id = excluded.github_runner_id, handle = excluded.handle, job_id = excluded.job_id, \
      job_attempt = excluded.job_attempt, state_at = excluded.state_at, deadline = excluded.deadline, \
      registered_at = excluded.registered_at, busy_at = excluded.busy_at, \
-     exchanged_at = excluded.exchanged_at, phase = excluded.phase, error = excluded.error"
+     exchanged_at = excluded.exchanged_at, phase = excluded.phase, \
+     rate_micros = excluded.rate_micros, rate_currency = excluded.rate_currency, \
+     rate_granularity = excluded.rate_granularity, rate_minimum = excluded.rate_minimum, \
+     rate_since = excluded.rate_since, cost_micros = excluded.cost_micros, error = excluded.error"
     ),
 );
 
 /// The columns of a row that [`load`] answers with; no other row of a script has so many.
-pub const LOADED: usize = 20;
+pub const LOADED: usize = 26;
 
 /// Asks for the rows with these names.
 pub fn load(script: &mut Script, size: Size, names: &[RunnerName]) {
@@ -57,6 +61,7 @@ pub fn save(script: &mut Script, size: Size, runners: &[&Runner]) {
             Target::Repo(repo) => Some(repo.key()),
             Target::Org(_) => None,
         };
+        let rate = runner.rate.as_ref();
         values
             .add(runner.name.as_str())
             .add(runner.state.as_str())
@@ -77,6 +82,12 @@ pub fn save(script: &mut Script, size: Size, runners: &[&Runner]) {
             .add(optional_millis(runner.busy_at))
             .add(optional_millis(runner.exchanged_at))
             .add(runner.phase.map(MachinePhase::as_str))
+            .add(rate.map(|rate| count(rate.micros_per_hour)))
+            .add(rate.map(|rate| rate.currency.as_str()))
+            .add(rate.map(|rate| rate.granularity))
+            .add(rate.map(|rate| rate.minimum))
+            .add(rate.map(|rate| millis(rate.since)))
+            .add(runner.cost_micros.map(count))
             .add(runner.error.as_deref())
             .add(repo);
     });
@@ -160,8 +171,31 @@ pub fn read(row: &SqliteRow) -> Result<Runner, sqlx::Error> {
         busy_at: row.optional_time("busy_at")?,
         exchanged_at: row.optional_time("exchanged_at")?,
         phase: row.parse_optional("phase")?,
+        rate: rate(&mut row)?,
+        cost_micros: row.take::<Option<i64>>()?.map(i64::unsigned_abs),
         error: row.take()?,
     })
+}
+
+/// The five columns of an optional rate.
+fn rate(row: &mut Columns<'_>) -> Result<Option<Rate>, sqlx::Error> {
+    let (micros, currency) = (row.take::<Option<i64>>()?, row.take::<Option<String>>()?);
+    let (granularity, minimum) = (row.take::<Option<i64>>()?, row.take::<Option<i64>>()?);
+    let since = row.optional_time("rate_since")?;
+    let seconds = |column, value: Option<i64>| u32::try_from(value.unwrap_or_default()).map_err(|_| foreign(column));
+    let (Some(micros), Some(currency), Some(since)) = (micros, currency, since) else { return Ok(None) };
+    Ok(Some(Rate {
+        micros_per_hour: micros.unsigned_abs(),
+        currency,
+        granularity: seconds("rate_granularity", granularity)?,
+        minimum: seconds("rate_minimum", minimum)?,
+        since,
+    }))
+}
+
+/// What a column takes; more than that is nobody's price.
+fn count(micros: u64) -> i64 {
+    i64::try_from(micros).unwrap_or(i64::MAX)
 }
 
 /// The two columns of an optional job.

@@ -137,6 +137,8 @@ fn runner(name: &str) -> Runner {
         github_runner_id: None,
         exchanged_at: None,
         phase: None,
+        rate: None,
+        cost_micros: None,
         handle: None,
         job: Some(key(1)),
         created_at: at(100),

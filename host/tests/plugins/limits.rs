@@ -68,6 +68,15 @@ async fn memory_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_breaks_after_a_refusal_it_survived_is_not_blamed_on_memory() {
+    let world = pair("memory: 16MiB");
+    let host = world.start().await;
+    let error = run(&host, "survive").await.unwrap_err();
+    assert!(error.message.contains("refused: true, given: true"), "{error}");
+    assert!(error.message.contains("broke") && !error.message.contains("limits.memory"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_of_all_calls_is_bounded() {
     let world = World::new(
         "  guest: { plugin: guest }\n  other: { plugin: guest }",

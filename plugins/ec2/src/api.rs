@@ -69,6 +69,14 @@ impl Answer {
     }
 }
 
+/// A page of something else may be well-formed too, and must not be taken for an empty listing.
+fn is_answer(action: &str, text: &str) -> bool {
+    let named = |document: &Document<'_>| {
+        document.root_element().tag_name().name().strip_suffix("Response").is_some_and(|root| root == action)
+    };
+    Document::parse(text).is_ok_and(|document| named(&document))
+}
+
 fn garbage(action: &str) -> Error {
     Error::unavailable(format!("the answer of the endpoint `{ENDPOINT}` to `{action}` is not EC2's; is it its API?"))
 }
@@ -86,7 +94,7 @@ impl Ec2<'_, '_> {
         let (status, success) = (response.status, response.is_success());
         let retry_after = response.header("retry-after").and_then(|seconds| seconds.trim().parse().ok());
         let text = String::from_utf8(response.bytes(ANSWER_MAX)?).map_err(|_| garbage(&action))?;
-        if success && Document::parse(&text).is_ok() {
+        if success && is_answer(&action, &text) {
             return Ok(Answer { action, text });
         }
         if success {

@@ -118,6 +118,11 @@ impl Seen {
         }
     }
 
+    /// Whether it is terminated, and there is nothing to tell of how.
+    pub fn is_over(&self) -> bool {
+        self.is_terminated && matches!(self.state, InstanceState::Stopped)
+    }
+
     /// Whether it may still run a job.
     pub fn is_alive(&self) -> bool {
         matches!(self.state, InstanceState::Creating | InstanceState::Running)

@@ -184,6 +184,8 @@ fn find(ec2: &Ec2<'_, '_>, handle: &Handle) -> Result<Option<Instance>, Error> {
     match look(ec2, handle)? {
         // Tags may be shown later than their instance.
         Some(found) if found.owner.is_empty() && is_young(handle) => Ok(Some(handle.not_shown_yet(found.state))),
+        // EC2 shows it for an hour; nothing of it is left.
+        Some(found) if found.is_over() && !handle.has_template => Ok(None),
         Some(found) if found.owner == handle.owner => Ok(Some(found.into_instance())),
         Some(_) => Ok(None),
         None => Ok(is_young(handle).then(|| handle.not_shown_yet(InstanceState::Creating))),

@@ -56,3 +56,22 @@ impl Finding {
         Self { severity: Severity::Warning, path: path.into(), message: message.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::MESSAGE_MAX;
+    use crate::Error;
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let message = Error::other("ü".repeat(MESSAGE_MAX) + "x").message;
+        assert_eq!(message, "ü".repeat(MESSAGE_MAX / 2) + "…");
+    }
+
+    #[test]
+    fn a_wait_beyond_the_wires_range_is_the_longest_wait() {
+        assert_eq!(Error::other("").retry_after(Duration::MAX).retry_after_ms, Some(u64::MAX));
+    }
+}

@@ -207,3 +207,65 @@ pub fn encode(value: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Cursor, Read};
+
+    use super::{Request, Response, encode};
+    use crate::ErrorKind;
+
+    fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
+        let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Response::new("GET engine/x".to_owned(), status, headers, Box::new(Cursor::new(body.to_owned())))
+    }
+
+    #[test]
+    fn a_refusal_carries_the_kind_the_endpoints_message_and_when_to_retry() {
+        for body in [r#"{"message":" slow down "}"#, r#"{"error":"slow down"}"#, r#"{"error":{"message":"slow down"}}"#]
+        {
+            let error = answer(429, &[("Retry-After", " 7 ")], body).success().err().unwrap();
+            assert!(matches!(error.kind, ErrorKind::RateLimited));
+            assert_eq!((error.message.as_str(), error.retry_after_ms), ("`GET engine/x`: 429: slow down", Some(7000)));
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_json_says_its_status_alone() {
+        let error = answer(502, &[("retry-after", "soon")], "<html>").success().err().unwrap();
+        assert!(matches!(error.kind, ErrorKind::Unavailable));
+        assert_eq!((error.message.as_str(), error.retry_after_ms), ("`GET engine/x`: 502", None));
+    }
+
+    #[test]
+    fn a_body_may_fill_its_bound_and_not_pass_it() {
+        assert_eq!(answer(200, &[], "1234").bytes(4).unwrap(), b"1234");
+        assert!(answer(200, &[], "12345").bytes(4).unwrap_err().message.contains("longer than 4 bytes"));
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_an_error_and_not_a_short_answer() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+        }
+        let body = Box::new(Cursor::new("12").chain(Broken));
+        let error = Response::new("GET engine/x".to_owned(), 200, Vec::new(), body).bytes(9).unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Unavailable) && error.message.contains("broke off"));
+    }
+
+    #[test]
+    fn neither_a_shown_request_nor_an_answer_that_does_not_parse_quotes_what_was_sent() {
+        let request = Request::post("engine", "/x?token=hunter2").json(&"hunter2").unwrap();
+        assert_eq!(format!("{request} {request:?}"), "POST engine/x POST engine/x");
+        let error = answer(200, &[], r#""hunter2""#).json::<u8>().unwrap_err();
+        assert!(error.message.contains("line 1") && !error.message.contains("hunter2"), "{}", error.message);
+    }
+
+    #[test]
+    fn only_unreserved_bytes_stay_as_they_are() {
+        assert_eq!(encode("aZ0-._~ /?&ü"), "aZ0-._~%20%2F%3F%26%C3%BC");
+    }
+}

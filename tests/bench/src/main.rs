@@ -9,6 +9,7 @@ mod figures;
 mod ingest;
 mod load;
 mod machine;
+mod overhead;
 mod sandbox;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -49,6 +50,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     if wanted("dispatch") {
         dispatch::measure(period * 2, &mut figures)?;
+    }
+    if wanted("overhead") {
+        overhead::measure(&mut figures)?;
     }
     say(&figures.to_string());
     let missed = figures.missed();

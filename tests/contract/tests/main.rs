@@ -9,7 +9,7 @@ mod subjects;
 
 use pacer_contract::Subject;
 use pacer_tests::{binaries, engine::not_run};
-use subjects::{containers::Containers, incus::Incus, libvirt::Libvirt};
+use subjects::{containers::Containers, ec2::Moto, incus::Incus, libvirt::Libvirt};
 
 /// Runs a subject, says what came of it, and fails with what failed.
 async fn passes(subject: Subject) {
@@ -85,5 +85,16 @@ async fn libvirt_keeps_the_contract() {
     match Libvirt::start() {
         Ok(libvirt) => passes(libvirt.subject()).await,
         Err(why) => not_run("libvirt_keeps_the_contract", &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ec2_keeps_the_contract() {
+    if !wanted("ec2") {
+        return;
+    }
+    match Moto::start() {
+        Ok(moto) => passes(moto.subject()).await,
+        Err(why) => not_run("ec2_keeps_the_contract", &why),
     }
 }

@@ -54,6 +54,12 @@ pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
                 held.push(black_box(vec![1_u8; 1 << 20]));
             }
         }
+        // More memory is refused, less is given, and then something else goes wrong.
+        "survive" => {
+            let refused = core::arch::wasm32::memory_grow(0, 40_000) == usize::MAX;
+            let given = core::arch::wasm32::memory_grow(0, 1) != usize::MAX;
+            panic!("refused: {refused}, given: {given}");
+        }
         "hold" => {
             let held = black_box(vec![1_u8; number(next()) as usize]);
             thread::sleep(Duration::from_millis(number(next())));

@@ -101,6 +101,7 @@ fn machine(job: &Job, runner: Option<&Runner>, now: Timestamp) -> Markup {
                 dt { "State" } dd { (pill(runner.state.as_str())) " since " (text::ago(runner.state_at, now)) }
                 @if !runner.state.is_final() { dt { "Deadline" } dd { (text::ago(runner.deadline, now)) } }
                 dt { "Pool" } dd { (runner.project) " / " (runner.pool) " on " (runner.backend) }
+                @if let Some(cost) = text::cost(runner, now) { dt { "Cost" } dd { (cost) } }
                 @if let Some(error) = &runner.error { dt { "Error" } dd.reason { (text::visible(error)) } }
             },
             (None, Some(name)) => p { span.mono { (text::visible(name.as_str())) } ", which pacer did not make." },

@@ -91,6 +91,7 @@ fn row(runner: &Runner, now: Timestamp) -> Markup {
             div.when {
                 p { (text::ago(runner.created_at, now)) }
                 @if !runner.state.is_final() { p.sub { "deadline " (text::ago(runner.deadline, now)) } }
+                @if let Some(cost) = text::cost(runner, now) { p.sub { (cost) } }
             }
         }
     }

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
+use crate::fleet::{runner::Runner, shown_cost};
+
 /// Longer texts are cut; their whole is in the API.
 const MAX_SHOWN: usize = 300;
 
@@ -34,6 +36,15 @@ pub fn visible(text: &str) -> String {
         }
     }
     shown
+}
+
+/// What a machine cost, or costs so far.
+pub fn cost(runner: &Runner, now: Timestamp) -> Option<String> {
+    let rate = runner.rate.as_ref()?;
+    Some(match runner.cost_micros {
+        Some(micros) => shown_cost(micros, &rate.currency),
+        None => format!("{} so far", shown_cost(rate.cost(now), &rate.currency)),
+    })
 }
 
 /// A moment, relative, with the exact time on hover; the script keeps it fresh.

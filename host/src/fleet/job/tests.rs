@@ -106,7 +106,8 @@ fn a_lost_runner_leaves_the_status_and_is_replaced() {
     let mut job = queued();
     apply_change(&mut job, &JobChange::Claim { runner: name("pacer-a") }, at(2)).unwrap();
     apply_change(&mut job, &JobChange::Starting, at(3)).unwrap();
-    let lost = |runner| JobChange::RunnerLost { runner: name(runner), reason: "no capacity".into() };
+    let lost =
+        |runner| JobChange::RunnerLost { runner: name(runner), reason: "no capacity".into(), interrupted: false };
     assert_eq!(apply_change(&mut job, &lost("pacer-x"), at(4)), None, "not its runner");
     apply_change(&mut job, &lost("pacer-a"), at(4)).unwrap();
     assert_eq!((job.status, job.runner.clone(), job.losses), (JobStatus::Starting, None, 1));
@@ -137,7 +138,7 @@ fn any_change() -> impl Strategy<Value = JobChange> {
         runner().prop_map(|runner| JobChange::Claim { runner }),
         Just(JobChange::Starting),
         proptest::option::of(runner()).prop_map(|runner| JobChange::Pair { runner }),
-        runner().prop_map(|runner| JobChange::RunnerLost { runner, reason: "lost".into() }),
+        runner().prop_map(|runner| JobChange::RunnerLost { runner, reason: "lost".into(), interrupted: false }),
         Just(JobChange::Fail { reason: "gave up".into() }),
         any::<bool>().prop_map(|fits| JobChange::Assign(if fits { small() } else { nowhere() })),
         Just(JobChange::Note { reason: "note".into() }),

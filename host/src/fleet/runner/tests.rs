@@ -19,6 +19,8 @@ fn planned() -> Runner {
         github_runner_id: None,
         exchanged_at: None,
         phase: None,
+        rate: None,
+        cost_micros: None,
         handle: None,
         job: None,
         created_at: at(0),

@@ -58,7 +58,7 @@ fn pool(name: &str) -> Pool {
         priority: 100,
         labels: vec![],
         max_runners: 4,
-        min_idle: 0,
+        warm: crate::config::Warm::always(0),
         timeouts: Timeouts {
             register: minutes(1),
             create: minutes(2),
@@ -226,12 +226,17 @@ impl Sim {
 
     /// One pass of the planner, with its changes committed.
     pub fn plan(&mut self) -> Vec<super::Intent> {
+        self.whole_plan().intents
+    }
+
+    /// As [`Sim::plan`], with when to look again.
+    pub fn whole_plan(&mut self) -> super::Plan {
         let plan = pass(&mut self.world, PlanLimits::default(), &mut self.names, self.now);
         for intent in &plan.intents {
             let ops = super::intent::ops(&self.world, intent, self.now);
             self.commit(ops);
         }
-        plan.intents
+        plan
     }
 
     pub fn pause(&mut self, pool: (&ProjectName, &PoolName), pause: Option<Pause>) {

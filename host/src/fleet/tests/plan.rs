@@ -23,6 +23,7 @@ fn started(intents: &[Intent]) -> Vec<RunnerName> {
             | Intent::Retire { .. }
             | Intent::Stop { .. }
             | Intent::Extend { .. }
+            | Intent::Rerun { .. }
             | Intent::Resume { .. } => None,
         })
         .collect()
@@ -236,6 +237,7 @@ fn every_state_has_an_end() {
             | Intent::Pair { .. }
             | Intent::Unpair { .. }
             | Intent::Busy { .. }
+            | Intent::Rerun { .. }
             | Intent::Extend { .. } => false,
         });
         assert!(about.is_some(), "{state}: {intents:?}");
@@ -276,7 +278,7 @@ fn a_lost_runner_is_replaced_and_its_job_says_why() {
 #[test]
 fn warm_runners_are_kept_for_every_repository_and_counted_in_the_cap() {
     let mut sim = Sim::new(config(|pool, _| {
-        pool.min_idle = 1;
+        pool.warm = crate::config::Warm::always(1);
         pool.max_runners = 3;
     }));
     assert_eq!(started(&sim.plan()).len(), 2, "one for each repository");
@@ -287,6 +289,81 @@ fn warm_runners_are_kept_for_every_repository_and_counted_in_the_cap() {
     assert_eq!(started(&intents).len(), 1, "the warm one that was taken is made up for, up to the cap");
     sim.now = at(100_000);
     assert!(started(&sim.plan()).is_empty());
+}
+
+#[test]
+fn a_window_has_its_runners_and_the_planner_wakes_for_it() {
+    use jiff::civil::{Time, Weekday};
+    // The simulation begins on Friday, 2027-01-15, at 08:00 UTC.
+    let window = crate::config::WarmWindow {
+        days: vec![Weekday::Friday],
+        from: Time::constant(9, 0, 0, 0),
+        to: Time::constant(10, 0, 0, 0),
+        min_idle: 1,
+    };
+    let mut sim = Sim::new(config(|pool, _| pool.warm.windows = vec![window]));
+    assert_eq!(at(0).to_string(), "2027-01-15T08:00:00Z");
+    let plan = sim.whole_plan();
+    assert_eq!((started(&plan.intents).len(), plan.next), (0, Some(at(3600))));
+    sim.now = at(3600);
+    let plan = sim.whole_plan();
+    assert_eq!(started(&plan.intents).len(), 2, "one for each repository");
+    assert!(plan.next.is_some_and(|next| next <= at(7200)));
+}
+
+#[test]
+fn a_machine_that_is_paid_by_the_hour_is_kept_for_the_hour() {
+    for (granularity, expected_end) in [(1u32, None), (3600, Some(at(3600 - 120 - 60)))] {
+        let mut sim = plain();
+        sim.queue(1);
+        let name = started(&sim.plan()).remove(0);
+        sim.created(&name);
+        sim.change(&name, RunnerChange::Idle { deadline: at(600) });
+        let rate = crate::fleet::Rate {
+            micros_per_hour: 7,
+            currency: "EUR".to_owned(),
+            granularity,
+            minimum: granularity,
+            since: at(0),
+        };
+        sim.change(&name, RunnerChange::Rated { rate });
+        sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("cancelled".to_owned()) }, None);
+        sim.plan();
+        sim.now = at(600);
+        let intents = sim.plan();
+        match expected_end {
+            None => assert!(
+                intents.iter().any(|i| matches!(i, Intent::Retire { runner, error: None } if *runner == name)),
+                "{intents:?}"
+            ),
+            Some(deadline) => {
+                assert_eq!(intents, [Intent::Extend { runner: name.clone(), deadline }]);
+                sim.now = deadline;
+                let intents = sim.plan();
+                assert_eq!(intents, [Intent::Retire { runner: name, error: None }], "right before the next hour");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_whose_machine_was_taken_away_is_run_again_once() {
+    let mut sim = plain();
+    sim.queue(1);
+    let name = started(&sim.plan()).remove(0);
+    sim.online(&name);
+    sim.deliver(1, "octocat/app", SMALL, Phase::InProgress, Some(&name));
+    sim.plan();
+    let key = sim.job(1).key;
+    let reason = "its machine was taken away: spot".to_owned();
+    assert_eq!(sim.commit(vec![Op::Job { key, change: job::JobChange::Interrupted { reason } }]), [true]);
+    assert_eq!(sim.plan(), [], "GitHub has not concluded it yet");
+    sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("failure".to_owned()) }, Some(&name));
+    let intents = sim.plan();
+    assert!(intents.iter().any(|intent| matches!(intent, Intent::Rerun { job } if job.key == key)), "{intents:?}");
+    assert_eq!(sim.job(1).interruption, Some(job::Interruption::RerunAsked), "written before GitHub is asked");
+    sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("failure".to_owned()) }, Some(&name));
+    assert!(!sim.plan().iter().any(|intent| matches!(intent, Intent::Rerun { .. })), "never twice");
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Play {
         let mut dice = Dice(seed);
         let warm = dice.roll(3) as u32;
         let config = config(|pool, _| {
-            pool.min_idle = warm;
+            pool.warm = crate::config::Warm::always(warm);
             pool.max_runners = 5;
         });
         Self {
@@ -150,7 +150,11 @@ impl Play {
                 Intent::Stop { runner, .. } => self.schedule(&runner, Step::Gone, 30),
                 Intent::Retire { runner, error } => self.retire(&runner, error),
                 Intent::Resume { runner } => self.schedule(&runner, Step::Gone, 30),
-                Intent::Pair { .. } | Intent::Unpair { .. } | Intent::Busy { .. } | Intent::Extend { .. } => {}
+                Intent::Pair { .. }
+                | Intent::Unpair { .. }
+                | Intent::Busy { .. }
+                | Intent::Rerun { .. }
+                | Intent::Extend { .. } => {}
             }
         }
     }
@@ -321,7 +325,7 @@ fn play(seed: u64) {
     for class in play.sim.live().map(World::class_of_runner) {
         let (_, pool) = config.pool(&class.project, &class.pool).unwrap();
         let left = play.sim.live().filter(|runner| World::class_of_runner(runner) == class).count();
-        assert!(left <= pool.min_idle as usize + 1, "seed {seed}: {left} runners are left of {class:?}");
+        assert!(left <= pool.warm.most() as usize + 1, "seed {seed}: {left} runners are left of {class:?}");
     }
 }
 

@@ -1,3 +1,5 @@
+//! Against a script, for what no server can be made to do.
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pacer_backend::{
     Backend, Bootstrap, Destruction, ErrorKind, InstanceState, Severity,
@@ -243,7 +245,7 @@ fn refusals_are_of_a_kind_and_say_when_to_come_back() {
 
 #[test]
 fn what_is_no_answer_of_ec2_is_unavailable() {
-    for (status, body) in [(200, "<html>"), (200, ""), (502, "oops"), (200, "{}")] {
+    for (status, body) in [(200, "<html>"), (200, "<html><body/></html>"), (200, ""), (502, "oops"), (200, "{}")] {
         let script = Script::default().on("POST /", status, body);
         let error = with(&script, |call| Instances::list(call, "app-1", None)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{status} {body}: {}", error.message);
@@ -280,15 +282,18 @@ fn an_instance_that_is_not_shown_yet_is_not_lost() {
 
 #[test]
 fn states_and_their_reasons_are_told() {
-    let told = |state: &str, reason: &str| {
+    let found = |state: &str, reason: &str| {
         let script = Script::default().on("POST /", 200, described(&item("i-1", state, reason)));
-        with(&script, |call| Instances::get(call, &old_handle("i-1"))).unwrap().unwrap().state
+        with(&script, |call| Instances::get(call, &old_handle("i-1"))).unwrap()
     };
+    let told = |state: &str, reason: &str| found(state, reason).unwrap().state;
     assert!(matches!(told("pending", ""), InstanceState::Creating));
     assert!(matches!(told("running", ""), InstanceState::Running));
     assert!(matches!(told("shutting-down", ""), InstanceState::Stopping));
-    assert!(matches!(told("terminated", "Client.InstanceInitiatedShutdown: x"), InstanceState::Stopped));
-    assert!(matches!(told("terminated", ""), InstanceState::Stopped));
+    assert!(matches!(told("stopped", ""), InstanceState::Stopped));
+    for reason in ["Client.InstanceInitiatedShutdown: x", ""] {
+        assert!(found("terminated", reason).is_none(), "EC2 shows it, and there is nothing left of it");
+    }
     let taken = told("terminated", "Server.SpotInstanceTermination: Spot instance termination");
     assert!(matches!(taken, InstanceState::Interrupted(why) if why.contains("Spot instance termination")));
     let failed = told("terminated", "Client.VolumeLimitExceeded: Volume limit exceeded");
@@ -332,7 +337,7 @@ fn an_instant_fleet_has_a_template_of_its_own_that_goes() {
         .on("POST /", 200, "<CreateFleetResponse><errorSet><item><errorCode>InsufficientInstanceCapacity</errorCode></item></errorSet></CreateFleetResponse>")
         .on("POST /", 200, fleet)
         .on("POST /", 200, described(&shown))
-        .on("POST /", 200, "<R><launchTemplates><item><launchTemplateId>lt-1</launchTemplateId></item></launchTemplates></R>")
+        .on("POST /", 200, "<DescribeLaunchTemplatesResponse><launchTemplates><item><launchTemplateId>lt-1</launchTemplateId></item></launchTemplates></DescribeLaunchTemplatesResponse>")
         .on("POST /", 200, "<DeleteLaunchTemplateResponse/>");
     let pool =
         pool(json!({ "fleet": true, "market": "spot-then-on-demand", "instance_types": ["a", "b"], "subnets": ["x"] }));
@@ -349,7 +354,11 @@ fn an_instant_fleet_has_a_template_of_its_own_that_goes() {
     assert!(sent(&script, 6).contains("LaunchTemplateId=lt-1\n"));
 
     let gone = described(&item("i-7", "terminated", ""));
-    let script = Script::default().on("POST /", 200, gone).on("POST /", 200, "<R><launchTemplates/></R>");
+    let script = Script::default().on("POST /", 200, gone).on(
+        "POST /",
+        200,
+        "<DescribeLaunchTemplatesResponse><launchTemplates/></DescribeLaunchTemplatesResponse>",
+    );
     assert_eq!(with(&script, |call| Instances::destroy(call, &made.handle, 0)).unwrap(), Destruction::Gone);
     script.done();
 }

@@ -143,7 +143,8 @@ fn wording(stage: &Stage, error: &BackendError, handle: &str) -> anyhow::Result<
     ensure!(error.kind != ErrorKind::Internal, "a fault of the endpoint is reported as one of the backend: {error}");
     let endpoint = &stage.subject.endpoint.name;
     // That a machine is gone is no fault of its endpoint.
-    let named = message.contains(endpoint.as_str()) || error.kind == ErrorKind::NotFound && message.contains(handle);
+    let named = message.to_lowercase().contains(endpoint.as_str())
+        || error.kind == ErrorKind::NotFound && message.contains(handle);
     ensure!(named, "the message does not name the endpoint `{endpoint}`: {error}");
     ensure!(message.len() <= MESSAGE, "the message has {} bytes", message.len());
     ensure!(!message.trim_end().ends_with('.'), "the message ends with a stop: {error}");

@@ -2,6 +2,7 @@
 
 pub mod containers;
 mod daemon;
+pub mod ec2;
 pub mod incus;
 pub mod libvirt;
 pub mod simulated;

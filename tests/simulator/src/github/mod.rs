@@ -223,6 +223,7 @@ impl GitHub {
             let job = state::Job {
                 id,
                 run_id,
+                attempt: 1,
                 repo: job.repo,
                 labels: job.labels,
                 wanted: Arc::new(wanted),
@@ -247,6 +248,26 @@ impl GitHub {
             });
         }
         id
+    }
+
+    /// Another attempt at a job that is over.
+    fn rerun(&self, job: &state::Job) {
+        self.inner.change(|state| {
+            let id = state.id();
+            let again = state::Job {
+                id,
+                attempt: job.attempt + 1,
+                state: JobState::Queued,
+                conclusion: None,
+                runner: None,
+                created_at: state::now(),
+                started_at: None,
+                completed_at: None,
+                assigned: 0,
+                ..job.clone()
+            };
+            state.add_job(again, false);
+        });
     }
 
     /// Cancels a job that no runner has.

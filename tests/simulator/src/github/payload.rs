@@ -39,7 +39,7 @@ pub fn job(job: &Job, api: &str) -> Value {
         "workflow_name": "CI",
         "head_branch": "main",
         "run_url": format!("{base}/actions/runs/{}", job.run_id),
-        "run_attempt": 1,
+        "run_attempt": job.attempt,
         "node_id": format!("CR_kwDO{:016x}", job.id),
         "head_sha": format!("{:040x}", job.run_id),
         "url": format!("{base}/actions/jobs/{}", job.id),

@@ -43,6 +43,7 @@ pub fn router(github: GitHub) -> Router {
         .route("/repos/{owner}/{repo}/actions/runs", get(jobs::runs))
         .route("/repos/{owner}/{repo}/actions/runs/{run}/jobs", get(jobs::run_jobs))
         .route("/repos/{owner}/{repo}/actions/jobs/{job}", get(jobs::job))
+        .route("/repos/{owner}/{repo}/actions/jobs/{job}/rerun", post(jobs::rerun))
         .route("/rate_limit", get(rate_limit))
         .method_not_allowed_fallback(nowhere)
         .fallback(nowhere)

@@ -77,7 +77,7 @@ pub fn run(job: &Job, organization: bool) -> Value {
     let repository = payload::repository(full, API, organization);
     json!({
         "id": id, "name": "CI", "node_id": format!("WFR_kwLO{id:016x}"), "display_title": "Try it out",
-        "run_number": id, "run_attempt": 1, "event": "push", "path": ".github/workflows/ci.yml", "workflow_id": 7,
+        "run_number": id, "run_attempt": job.attempt, "event": "push", "path": ".github/workflows/ci.yml", "workflow_id": 7,
         "status": job.state.word(), "conclusion": job.conclusion, "head_branch": "main", "head_sha": head_sha,
         "created_at": payload::written(job.created_at), "updated_at": payload::written(job.completed_at.or(job.started_at).unwrap_or(job.created_at)),
         "run_started_at": payload::written(job.created_at),

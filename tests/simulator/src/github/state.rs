@@ -53,6 +53,7 @@ impl JobState {
 pub struct Job {
     pub id: JobId,
     pub run_id: u64,
+    pub attempt: u32,
     pub repo: String,
     pub labels: Vec<String>,
     pub wanted: Labels,

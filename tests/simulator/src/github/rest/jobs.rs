@@ -1,9 +1,11 @@
 //! Runs and jobs of repositories.
 
+use std::collections::HashSet;
+
 use axum::{
     Json,
     extract::{Path, Query, State},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
     response::IntoResponse,
 };
 use serde_json::{Value, json};
@@ -14,10 +16,11 @@ use super::{
         permissions::{ACTIONS, Access, Need},
         shapes, state,
     },
-    Answer, Paging, Refusal, not_found,
+    Answer, Paging, Refusal, not_found, refuse,
 };
 
 const READ_JOBS: Need = Need(ACTIONS, Access::Read);
+const RERUN: Need = Need(ACTIONS, Access::Write);
 
 /// Every run has one job.
 pub async fn runs(
@@ -36,7 +39,9 @@ pub async fn runs(
             let status = paging.status.as_deref();
             status.is_none_or(|status| status == job.state.word() || job.conclusion.as_deref() == Some(status))
         };
-        let found: Vec<&state::Job> = jobs.filter(asked).collect();
+        // A run is what its latest attempt is.
+        let mut runs = HashSet::new();
+        let found: Vec<&state::Job> = jobs.filter(|job| runs.insert(job.run_id)).filter(asked).collect();
         let total = found.len();
         let (part, links) = paging.cut(found, &github.at(&format!("/repos/{full}/actions/runs")));
         (total, part.into_iter().cloned().collect::<Vec<_>>(), links)
@@ -51,8 +56,8 @@ pub async fn run_jobs(
     headers: HeaderMap,
 ) -> Answer {
     github.on_repo(&headers, &owner, &repo, READ_JOBS)?;
-    // A run's only job was made right before it.
-    let job = find_job(&github, &owner, &repo, run.saturating_sub(1), |job| job.run_id == run)?;
+    let latest = github.inner.state().jobs.values().rev().find(|job| job.run_id == run).map(|job| job.id);
+    let job = find_job(&github, &owner, &repo, latest.unwrap_or_default(), |_| true)?;
     let jobs = [payload::job(&job, shapes::API)];
     Ok(Json(json!({ "total_count": 1, "jobs": jobs })).into_response())
 }
@@ -65,6 +70,21 @@ pub async fn job(
     github.on_repo(&headers, &owner, &repo, READ_JOBS)?;
     let job = find_job(&github, &owner, &repo, id, |_| true)?;
     Ok(Json(payload::job(&job, shapes::API)).into_response())
+}
+
+/// The job's run begins anew, as another attempt with a job of its own.
+pub async fn rerun(
+    State(github): State<GitHub>,
+    Path((owner, repo, id)): Path<(String, String, u64)>,
+    headers: HeaderMap,
+) -> Answer {
+    github.on_repo(&headers, &owner, &repo, RERUN)?;
+    let job = find_job(&github, &owner, &repo, id, |_| true)?;
+    if job.conclusion.is_none() {
+        return Err(refuse(StatusCode::FORBIDDEN, "The workflow run containing this job is already running"));
+    }
+    github.rerun(&job);
+    Ok((StatusCode::CREATED, Json(json!({}))).into_response())
 }
 
 fn find_job(

@@ -1,0 +1,194 @@
+//! moto, a server that keeps instances, tags and templates as EC2 does. It takes any signature; the host's own is put to
+//! the test where the host is.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use pacer::plugins::ErrorKind;
+use pacer_contract::{
+    BootstrapKind, Endpoint, Engine, Refusal, Subject,
+    proxy::{Protocol, Target},
+};
+use pacer_tests::{binaries::source_root, process::free_port};
+use serde_json::json;
+
+/// No single thing takes it longer, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// An image that it knows.
+const IMAGE: &str = "ami-12c6146b";
+/// By the service in it moto knows whom it is asked for.
+const SIGNATURE: &str =
+    "AWS4-HMAC-SHA256 Credential=K/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
+
+/// A server for one run.
+pub struct Moto {
+    child: Child,
+    address: SocketAddr,
+}
+
+struct Direct(SocketAddr);
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> PathBuf {
+    let own = source_root().join("target/moto/bin/moto_server");
+    if own.exists() { own } else { "moto_server".into() }
+}
+
+impl Moto {
+    /// Why there is none, if there is none.
+    pub fn start() -> Result<Self, String> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let child = Command::new(program())
+            .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
+            .env("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true")
+            .env("MOTO_ENABLE_AMI_VALIDATION", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("moto does not start ({error}); `pip install 'moto[server,ec2]'` installs it"))?;
+        let moto = Self { child, address };
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("moto does not listen within {PATIENCE:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        Ok(moto)
+    }
+
+    pub fn subject(&self) -> Subject {
+        let codes = [
+            (401, "AuthFailure", ErrorKind::Unauthorized),
+            (403, "UnauthorizedOperation", ErrorKind::Unauthorized),
+            (400, "InstanceLimitExceeded", ErrorKind::Quota),
+            (500, "InsufficientInstanceCapacity", ErrorKind::Capacity),
+            (500, "InternalError", ErrorKind::Unavailable),
+            (503, "RequestLimitExceeded", ErrorKind::RateLimited),
+        ];
+        let refusals = codes.map(|(status, code, kind)| {
+            let body = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Errors><Error><Code>{code}</Code>\
+                 <Message>refused</Message></Error></Errors><RequestID>r</RequestID></Response>"
+            );
+            Refusal::new(status, body, "text/xml", kind).named(code)
+        });
+        Subject {
+            name: "ec2".to_owned(),
+            component: super::component("ec2"),
+            settings: json!({}),
+            pool: json!({ "ami": IMAGE, "instance_types": ["t3.small"], "prices": { "t3.small": "0.0208" } }),
+            endpoint: Endpoint {
+                name: "ec2".to_owned(),
+                target: Target::Tcp(self.address),
+                protocol: Protocol::Http,
+                base_path: String::new(),
+                more: json!({ "credential": { "header": { "name": "authorization", "value": SIGNATURE } } }),
+            },
+            bootstrap: BootstrapKind::StartScript,
+            runs: true,
+            patience: PATIENCE,
+            crowd: 12,
+            // moto does not know a client token that it saw before; EC2 itself does.
+            at_once: 1,
+            refusals: refusals.into(),
+            engine: Box::new(Direct(self.address)),
+        }
+    }
+}
+
+/// What stands between two tags of a flat piece of XML.
+fn between<'a>(text: &'a str, tag: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+    text.split(open.as_str()).skip(1).filter_map(|rest| rest.split(close.as_str()).next()).collect()
+}
+
+impl Direct {
+    /// One action, without any library that the host uses.
+    fn ask(&self, form: &str) -> anyhow::Result<String> {
+        let body = format!("Version=2016-11-15&{form}");
+        let mut stream = TcpStream::connect(self.0)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "POST / HTTP/1.0\r\nhost: ec2.us-east-1.amazonaws.com\r\nauthorization: {SIGNATURE}\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let first = answer.lines().next().unwrap_or_default();
+        ensure!(first.contains(" 200 "), "{form}: {first}");
+        Ok(answer)
+    }
+
+    /// The ids of instances that are not terminated, with this tag.
+    fn alive(&self, tag: &str, value: &str) -> anyhow::Result<Vec<String>> {
+        let states = ["pending", "running", "stopping", "stopped", "shutting-down"];
+        let mut form = format!("Action=DescribeInstances&Filter.1.Name=tag%3A{tag}&Filter.1.Value.1={value}");
+        form.push_str("&Filter.2.Name=instance-state-name");
+        for (index, state) in states.iter().enumerate() {
+            form.push_str(&format!("&Filter.2.Value.{}={state}", index + 1));
+        }
+        let answer = self.ask(&form)?;
+        Ok(between(&answer, "instanceId").into_iter().map(str::to_owned).collect())
+    }
+}
+
+impl Engine for Direct {
+    fn machines(&self, owner: &str) -> anyhow::Result<Vec<String>> {
+        self.alive("pacer%3Aowner", owner)
+    }
+
+    fn make_stranger(&self, name: &str) -> anyhow::Result<()> {
+        let form = format!(
+            "Action=RunInstances&ImageId={IMAGE}&InstanceType=t3.small&MinCount=1&MaxCount=1\
+             &TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=Name\
+             &TagSpecification.1.Tag.1.Value={name}"
+        );
+        self.ask(&form).map(drop)
+    }
+
+    fn remove_stranger(&self, name: &str) -> anyhow::Result<()> {
+        let id = self.alive("Name", name)?.pop().context("the stranger is gone")?;
+        self.ask(&format!("Action=TerminateInstances&InstanceId.1={id}")).map(drop)
+    }
+
+    fn hold(&self, name: &str) -> anyhow::Result<bool> {
+        let id = self.alive("pacer%3Aname", name)?.pop().context("the machine is gone")?;
+        self.ask(&format!("Action=CreateTags&ResourceId.1={id}&Tag.1.Key=pacer%3Ahold&Tag.1.Value="))?;
+        Ok(true)
+    }
+
+    fn inventory(&self) -> anyhow::Result<BTreeSet<String>> {
+        let mut all = BTreeSet::new();
+        let instances = self.ask(
+            "Action=DescribeInstances&Filter.1.Name=instance-state-name&Filter.1.Value.1=pending&Filter.1.Value.2=running\
+             &Filter.1.Value.3=stopping&Filter.1.Value.4=stopped",
+        )?;
+        let volumes = self.ask("Action=DescribeVolumes")?;
+        let templates = self.ask("Action=DescribeLaunchTemplates")?;
+        for (what, answer, tag) in [
+            ("instance", &instances, "instanceId"),
+            ("volume", &volumes, "volumeId"),
+            ("launch template", &templates, "launchTemplateName"),
+        ] {
+            all.extend(between(answer, tag).into_iter().map(|id| format!("{what} {id}")));
+        }
+        Ok(all)
+    }
+}
