@@ -17,6 +17,8 @@ unset PACER_TOKEN PACER_JIT_CONFIG
 
 say() { echo "pacer: $*" | tee -a "$log" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
+# To busybox no process is the own group, which always lives.
+lives() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
 # The clock of the wall jumps when a new machine first hears the time.
 now() { cut -d. -f1 /proc/uptime; }
 
@@ -62,6 +64,13 @@ usable() {
 }
 wanted='install curl, or a wget that checks certificates'
 
+# shellcheck disable=SC2317 # called through `bounded`
+told_wget() {
+    WGETRC=$work/rc
+    export WGETRC
+    exec wget "$@"
+}
+
 # post URL BODY: prints the status, leaves the answer in $work/answer. The token never is an argument where the
 # client can be told otherwise. busybox's cannot; before the job starts there is nobody to see it.
 post() {
@@ -77,7 +86,7 @@ post() {
             ;;
         wget)
             printf 'header = Authorization: Bearer %s\nheader = Content-Type: application/json\n' "$token" >"$work/rc"
-            bounded "$request" env "WGETRC=$work/rc" wget -q -S -t 1 -O "$work/answer" --post-file "$work/body" "$1" \
+            bounded "$request" told_wget -q -S -t 1 -O "$work/answer" --post-file "$work/body" "$1" \
                 2>"$work/head"
             ;;
         *)
@@ -132,10 +141,10 @@ trap 'exit 1' HUP INT TERM
     end=$(($(now) + PACER_MAX_LIFE))
     why="this machine has reached its maximum life of $PACER_MAX_LIFE s"
     while left=$((end - $(now))) && [ "$left" -gt 0 ]; do
-        if ! kill -0 $$ && ! kill -0 "$(cat "$work/runner")"; then
+        if ! lives $$ && ! lives "$(cat "$work/runner" 2>/dev/null)"; then
             why='the start script was killed'
             break
-        fi 2>/dev/null
+        fi
         sleep "$((left < 5 ? left : 5))"
     done
     failed "$why"
@@ -290,7 +299,7 @@ wait $runner
 code=$?
 # What it said last is on its way; what it left behind may hold the pipe open for ever.
 for _ in 1 2 3; do
-    kill -0 $output 2>/dev/null || break
+    lives $output || break
     sleep 1
 done
 [ "$code" = 0 ] || fail "the runner ended with $code"
