@@ -11,6 +11,8 @@ missing_packages() {
     # A busybox that needs no libraries: the runners' image is nothing but this file and a script.
     dpkg-query -W -f '${Status}\n' busybox-static 2>/dev/null | grep -q 'ok installed' || echo busybox-static
     command -v chromium >/dev/null || echo chromium
+    # What machines fetch their configuration with.
+    for client in curl wget; do command -v "$client" >/dev/null || echo "$client"; done
     # A daemon for virtual machines, and what emulates them.
     command -v libvirtd >/dev/null || echo libvirt-daemon libvirt-daemon-driver-qemu
     command -v virsh >/dev/null || echo libvirt-clients

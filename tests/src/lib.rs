@@ -10,6 +10,7 @@ pub mod browser;
 pub mod engine;
 pub mod guard;
 pub mod libvirt;
+pub mod machine;
 pub mod metrics;
 pub mod pacer;
 pub mod process;

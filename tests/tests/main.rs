@@ -12,5 +12,6 @@ mod looks;
 mod machines;
 mod main_job;
 mod secrets;
+mod start_script;
 mod virtual_machines;
 mod webhook;

@@ -4,10 +4,12 @@
 //! happens in one place. What the script does, and what an image with a start of its own has to do instead, is in
 //! `docs/bootstrap.md`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, io::Write as _, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use flate2::{Compression, write::GzEncoder};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 
 use crate::config::{Arch, RunnerSoftware};
 
@@ -16,6 +18,8 @@ const BODY: &str = include_str!("start.sh");
 const RELEASES: &str = "https://github.com/actions/runner/releases";
 /// On a file system in memory; the script removes it.
 const PLACE: &str = "/run/pacer-start.sh";
+/// Says that the script was started on this machine. It belongs to the instance, so that an image made of it boots.
+const STARTED: &str = "/var/lib/cloud/instance/pacer-started";
 
 /// What a machine has to know.
 #[derive(Debug)]
@@ -69,16 +73,23 @@ pub fn start_script(plan: &Plan) -> SecretString {
 }
 
 /// The user-data of a machine with cloud-init.
+///
+/// JSON, which is YAML with nothing left to guess. The script is packed: with a configuration in it, it would be more
+/// than some clouds take.
 pub fn cloud_init(plan: &Plan) -> SecretString {
-    let script = STANDARD.encode(start_script(plan).expose_secret());
-    format!(
-        "#cloud-config\n\
-         write_files:\n\
-         - path: {PLACE}\n  permissions: '0700'\n  encoding: b64\n  content: {script}\n\
-         runcmd:\n\
-         - [ sh, {PLACE} ]\n"
-    )
-    .into()
+    let script = STANDARD.encode(packed(start_script(plan).expose_secret().as_bytes()));
+    let document = json!({
+        // Runs at every boot, the rest at the first one only.
+        "bootcmd": [["sh", "-c", format!("[ ! -e {STARTED} ] || poweroff -f")]],
+        "write_files": [{ "path": PLACE, "permissions": "0700", "encoding": "gz+b64", "content": script }],
+        "runcmd": [["sh", "-c", format!(": >{STARTED}")], ["sh", PLACE]],
+    });
+    format!("#cloud-config\n{document}\n").into()
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut gz = GzEncoder::new(Vec::new(), Compression::best());
+    gz.write_all(bytes).and_then(|()| gz.finish()).expect("writing to memory does not fail")
 }
 
 /// A word of the shell that stands for exactly this text.
@@ -88,9 +99,12 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, process::Command};
+    use std::{collections::BTreeMap, io::Read as _, process::Command};
 
+    use flate2::read::GzDecoder;
     use proptest::prelude::*;
+    use serde_json::Value;
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
     use crate::config;
@@ -141,16 +155,53 @@ mod tests {
         assert!(!inline.expose_secret().contains("\nPACER_URL="));
     }
 
+    /// As long as what GitHub gives, and as random.
+    fn jit_config() -> SecretString {
+        const LENGTH: usize = 6 * 1024;
+        let mut bytes = Vec::new();
+        while bytes.len() < LENGTH / 4 * 3 {
+            bytes.extend(Sha256::digest(bytes.len().to_be_bytes()));
+        }
+        STANDARD.encode(bytes).into()
+    }
+
+    fn unpacked(document: &SecretString) -> (Value, String) {
+        let document = document.expose_secret().strip_prefix("#cloud-config\n").expect("its kind comes first");
+        let document: Value = serde_json::from_str(document).unwrap();
+        let packed = STANDARD.decode(document["write_files"][0]["content"].as_str().unwrap()).unwrap();
+        let mut script = String::new();
+        GzDecoder::new(packed.as_slice()).read_to_string(&mut script).unwrap();
+        (document, script)
+    }
+
     #[test]
     fn every_cloud_takes_it_as_user_data() {
-        let document = cloud_init(&callback());
-        let document = document.expose_secret();
-        assert!(document.len() <= SMALLEST_USER_DATA, "{} bytes", document.len());
-        let content = document.lines().find_map(|line| line.strip_prefix("  content: ")).unwrap();
-        let script = String::from_utf8(STANDARD.decode(content).unwrap()).unwrap();
-        assert_eq!(script, start_script(&callback()).expose_secret());
-        // Base64 and the two fixed names need no quotes in YAML.
-        assert_eq!(document.matches(PLACE).count(), 2);
+        for plan in [callback(), plan(Source::Inline { jit_config: jit_config() })] {
+            let rendered = cloud_init(&plan);
+            assert!(rendered.expose_secret().len() <= SMALLEST_USER_DATA, "{} bytes", rendered.expose_secret().len());
+            let (document, script) = unpacked(&rendered);
+            assert_eq!(script, start_script(&plan).expose_secret());
+            assert_eq!(document["runcmd"][1], json!(["sh", document["write_files"][0]["path"]]));
+        }
+        assert!(start_script(&callback()).expose_secret().len() <= SMALLEST_USER_DATA);
+    }
+
+    #[test]
+    fn a_machine_that_boots_again_powers_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let (document, _) = unpacked(&cloud_init(&callback()));
+        // `poweroff` is a function here; the marker is this test's own.
+        let run = |command: &Value| {
+            assert_eq!((&command[0], &command[1]), (&json!("sh"), &json!("-c")));
+            let text = command[2].as_str().unwrap().replace("/var/lib/cloud/instance", folder.path().to_str().unwrap());
+            let text = format!("poweroff() {{ echo \"$*\"; }}\n{text}");
+            String::from_utf8(Command::new("sh").args(["-c", &text]).output().unwrap().stdout).unwrap()
+        };
+        let boot = || run(&document["bootcmd"][0]);
+        assert_eq!(boot(), "", "the first time");
+        assert_eq!(boot(), "", "it was not started yet");
+        run(&document["runcmd"][0]);
+        assert_eq!(boot(), "-f\n");
     }
 
     #[test]
@@ -162,10 +213,46 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn any_text_survives_its_quotes(text in "[^\\x00]{0,40}") {
-            let script = format!("X={}\nprintf %s \"$X\"", quoted(&text));
-            let said = Command::new("sh").args(["-c", &script]).output().unwrap();
-            prop_assert_eq!(String::from_utf8(said.stdout).unwrap(), text);
+        fn a_shell_reads_what_was_written_whatever_it_is(
+            texts in proptest::collection::vec("[^\\x00]{0,40}", 8),
+            seconds in 0_u32..,
+            inline: bool,
+        ) {
+            let [name, secret, url, user, dir, version, sha256, mirror] = texts.try_into().unwrap();
+            let source = if inline {
+                Source::Inline { jit_config: secret.clone().into() }
+            } else {
+                Source::Callback { url: url.clone(), token: secret.clone().into() }
+            };
+            let plan = Plan {
+                name: name.clone(),
+                source,
+                user: user.clone(),
+                max_life: Duration::from_secs(seconds.into()),
+                runner: RunnerSoftware {
+                    version: Some(version.clone()),
+                    sha256: BTreeMap::from([(Arch::X64, sha256.clone())]),
+                    mirror: Some(mirror.clone()),
+                    dir: dir.clone(),
+                },
+            };
+            let script = start_script(&plan);
+            let head = script.expose_secret().strip_suffix(BODY).unwrap();
+            let names = "NAME URL TOKEN JIT_CONFIG USER MAX_LIFE DIR VERSION SHA256_X64 SHA256_ARM64 RELEASES";
+            let mut said = head.to_owned();
+            for name in names.split(' ') {
+                let _ = writeln!(said, "printf '%s\\0' \"${{PACER_{name}-not set}}\"");
+            }
+            let said = Command::new("sh").args(["-c", &said]).output().unwrap();
+            let said = String::from_utf8(said.stdout).unwrap();
+            let seconds = seconds.to_string();
+            let (url, token, jit) = if inline {
+                ("not set", "not set", secret.as_str())
+            } else {
+                (url.as_str(), secret.as_str(), "not set")
+            };
+            let expected = [&name, url, token, jit, &user, &seconds, &dir, &version, &sha256, "", &mirror].join("\0");
+            prop_assert_eq!(said, expected + "\0");
         }
     }
 }

@@ -4,119 +4,156 @@ set -u
 umask 077
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
+# In seconds: between attempts; a request; a download with its attempts; waiting for pacer to have a configuration;
+# what installs the runner's dependencies; until a way to power off has had its chance.
+pause=2 request=30 download=900 exchange=600 install=600 settle=30
 
 work=$(mktemp -d /run/pacer.XXXXXX 2>/dev/null || mktemp -d) || work=/tmp
 log=$work/log
-jit=${PACER_JIT_CONFIG:-} told_the_end='' switch='' pause=${PACER_PAUSE:-2}
+jit=${PACER_JIT_CONFIG:-} switch='' url=${PACER_URL:-}
 # In a file, so that the dead man's switch has the one that is in force.
 printf %s "${PACER_TOKEN:-}" >"$work/token"
 unset PACER_TOKEN PACER_JIT_CONFIG
 
 say() { echo "pacer: $*" | tee -a "$log" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
+# To busybox no process is the own group, which always lives.
+lives() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
+# The clock of the wall jumps when a new machine first hears the time.
+now() { cut -d. -f1 /proc/uptime; }
+
+# bounded SECONDS COMMAND: with busybox's `timeout`, the whole command line would stay visible for the full time.
+bounded() {
+    limit=$1
+    shift
+    "$@" &
+    bound=$!
+    { sleep "$limit"; kill -9 "$bound"; } >/dev/null 2>&1 &
+    guard=$!
+    wait "$bound"
+    code=$?
+    kill "$guard" 2>/dev/null
+    return "$code"
+}
 
 power_off() {
     trap - EXIT
     # Nothing here may hold up the shutdown that it asks for.
     trap 'exit 1' HUP INT TERM
     [ -z "$switch" ] || kill "$switch" 2>/dev/null
-    sync
+    bounded "$settle" sync
     for way in 'systemctl poweroff' 'shutdown -P now' 'poweroff' 'poweroff -f' 'halt -fp'; do
         # What succeeds takes a moment; what hangs is given up for the next way.
-        if has "${way%% *}" && $way >/dev/null 2>&1; then sleep 30; fi
+        # shellcheck disable=SC2086 # a command and its arguments
+        if has "${way%% *}" && bounded "$settle" $way >/dev/null 2>&1; then sleep "$settle"; fi
     done
     echo 1 >/proc/sys/kernel/sysrq && echo o >/proc/sysrq-trigger
     exit 1
 }
 
-# The end of the log as the inside of a JSON string.
-tail_of_log() {
-    tail -n 40 "$log" 2>/dev/null | tail -c 3000 | LC_ALL=C tr -cd '\n\040-\176' |
-        sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' | sed -e ':a' -e 'N' -e '$!ba' -e 's/\n/\\n/g'
+client=none
+if has curl; then
+    client=curl
+elif has wget; then
+    client=wget
+    if wget --help 2>&1 | grep -qi busybox; then client=busybox; fi
+fi
+# usable URL: busybox's wget believes any certificate, so with it https would be a promise that nobody keeps.
+usable() {
+    case $client:$1 in none:* | busybox:https:*) return 1 ;; esac
 }
+wanted='install curl, or a wget that checks certificates'
 
-# Runs a command for 30 s at most. busybox has a `timeout` too, which stays with the whole command line until then.
-bounded() {
-    "$@" &
-    client=$!
-    { sleep 30; kill "$client"; } >/dev/null 2>&1 &
-    guard=$!
-    wait "$client"
-    code=$?
-    kill "$guard" 2>/dev/null
-    return "$code"
+# shellcheck disable=SC2317 # called through `bounded`
+told_wget() {
+    WGETRC=$work/rc
+    export WGETRC
+    exec wget "$@"
 }
 
 # post URL BODY: prints the status, leaves the answer in $work/answer. The token never is an argument where the
-# client can be told otherwise, and busybox cannot: before the job starts there is nobody to see it.
+# client can be told otherwise. busybox's cannot; before the job starts there is nobody to see it.
 post() {
     printf %s "$2" >"$work/body"
     : >"$work/answer"
     token=$(cat "$work/token")
-    if has curl; then
-        printf 'header = "Authorization: Bearer %s"\nheader = "Content-Type: application/json"\n' "$token" |
-            curl -sS -m 30 -K - --data-binary "@$work/body" -o "$work/answer" -w '%{http_code}' "$1" 2>>"$log" || true
-    elif has wget; then
-        if wget --help 2>&1 | grep -qi busybox; then
-            bounded wget -q -O "$work/answer" --header "Authorization: Bearer $token" \
-                --header 'Content-Type: application/json' --post-file "$work/body" "$1" 2>"$work/head"
-        else
+    case $client in
+        curl)
+            printf 'header = "Authorization: Bearer %s"\nheader = "Content-Type: application/json"\n' "$token" |
+                curl -q -sS -m "$request" -K - --data-binary "@$work/body" -o "$work/answer" -w '%{http_code}' "$1" \
+                    2>>"$log" || true
+            return
+            ;;
+        wget)
             printf 'header = Authorization: Bearer %s\nheader = Content-Type: application/json\n' "$token" >"$work/rc"
-            WGETRC=$work/rc bounded wget -q -S -O "$work/answer" --content-on-error --post-file "$work/body" "$1" \
+            bounded "$request" told_wget -q -S -t 1 -O "$work/answer" --post-file "$work/body" "$1" \
                 2>"$work/head"
-        fi && echo 200 && return
-        grep -v '^  ' "$work/head" >>"$log"
-        sed -n 's/.*HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' "$work/head" | tail -n 1 | grep . || echo 000
-    else
-        say "neither curl nor wget is here"
-        echo 000
-    fi
+            ;;
+        *)
+            bounded "$request" wget -q -O "$work/answer" --header "Authorization: Bearer $token" \
+                --header 'Content-Type: application/json' --post-file "$work/body" "$1" 2>"$work/head"
+            ;;
+    esac && echo 200 && return
+    grep -v '^  ' "$work/head" >>"$log"
+    sed -n 's/.*HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' "$work/head" | tail -n 1 | grep . || echo 000
 }
 
-# report PHASE [with the log]
+# report PHASE [TEXT]
 report() {
-    [ -n "${PACER_URL:-}" ] || return 0
-    body="{\"phase\":\"$1\"}"
-    [ $# = 1 ] || body="{\"phase\":\"$1\",\"log\":\"$(tail_of_log)\"}"
-    for try in 1 2 3; do
-        case $(post "$PACER_URL/api/runner/phase" "$body") in
-            2*) return 0 ;;
-            4*) return 0 ;;
+    if [ -z "$url" ] || ! usable "$url"; then return; fi
+    text=$(printf '%s\n' "${2:-}" | tr '\t' ' ' | LC_ALL=C tr -cd '\n\040-\176' |
+        sed -e 's/[\\"]/\\&/g' -e 's/$/\\n/' | tr -d '\n')
+    for try in ${tries:-1 2 3}; do
+        case $(post "$url/api/runner/phase" "{\"phase\":\"$1\",\"log\":\"${text%\\n}\"}") in
+            2* | 4*) return ;;
         esac
-        sleep "$pause"
+        sleep "$((try * pause))"
     done
 }
 
-fail() {
+# Says that this machine has failed, once: to whoever comes first.
+failed() {
     say "$*"
-    told_the_end=1
-    report failed log
+    mkdir "$work/over" 2>/dev/null || return
+    report failed "$(tail -n 40 "$log" | tail -c 3000)"
+}
+
+fail() {
+    failed "$*"
     exit 1
 }
 
+# shellcheck disable=SC2317 # the trap calls it
 the_end() {
     code=$?
-    if [ -z "$told_the_end" ]; then
-        say "the start script ended with $code"
-        report failed log
-    fi
+    [ -d "$work/over" ] || failed "the start script ended with $code"
     power_off
 }
 trap the_end EXIT
 trap 'exit 1' HUP INT TERM
 
-# The dead man's switch: it needs neither pacer nor this script to go on.
+# The dead man's switch. It needs neither pacer nor this script to go on: where the script is killed it waits for the
+# runner, and no longer than for the end of the machine's life.
 (
     trap - EXIT INT TERM
     trap '' HUP
-    sleep "$PACER_MAX_LIFE"
-    say "this machine has reached its maximum life of $PACER_MAX_LIFE s"
-    report failed log
+    tries=1
+    end=$(($(now) + PACER_MAX_LIFE))
+    why="this machine has reached its maximum life of $PACER_MAX_LIFE s"
+    while left=$((end - $(now))) && [ "$left" -gt 0 ]; do
+        if ! lives $$ && ! lives "$(cat "$work/runner" 2>/dev/null)"; then
+            why='the start script was killed'
+            break
+        fi
+        sleep "$((left < 5 ? left : 5))"
+    done
+    failed "$why"
     power_off
 ) </dev/null &
 switch=$!
-if has shutdown; then shutdown -P "+$((PACER_MAX_LIFE / 60 + 2))" >/dev/null 2>&1; fi
+if has shutdown; then bounded "$request" shutdown -P "+$((PACER_MAX_LIFE / 60 + 2))" >/dev/null 2>&1; fi
 
+[ -z "$url" ] || usable "$url" || fail "there is nothing here to speak to $url with: $wanted"
 [ "$(id -u)" = 0 ] || fail "the start script has to run as root"
 report booted
 
@@ -126,24 +163,32 @@ if ! id "$PACER_USER" >/dev/null 2>&1; then
         fail "the user $PACER_USER cannot be made"
 fi
 [ "$(id -u "$PACER_USER")" != 0 ] || fail "the user $PACER_USER is root by another name"
-home=$(grep "^$PACER_USER:" /etc/passwd | cut -d: -f6)
+has runuser || has su || fail "neither runuser nor su is here to become $PACER_USER with"
+home=$({ getent passwd "$PACER_USER" || grep "^$PACER_USER:" /etc/passwd; } 2>/dev/null | cut -d: -f6)
 [ -d "$home" ] || home=/tmp
 
 # fetch URL FILE
 fetch() {
+    end=$(($(now) + download))
     for try in 1 2 3 4 5; do
-        if has curl; then curl -fsSL --connect-timeout 15 -m 900 -o "$2" "$1"; else wget -q -O "$2" "$1"; fi \
-            >>"$log" 2>&1 && return 0
+        left=$((end - $(now)))
+        [ "$left" -gt 0 ] || break
+        if [ "$client" = curl ]; then
+            curl -fsSL --connect-timeout "$request" -m "$left" -o "$2" "$1"
+        else
+            bounded "$left" wget -q -O "$2" "$1"
+        fi >>"$log" 2>&1 && return
         sleep "$((pause * try))"
     done
     return 1
 }
 
 latest() {
-    if has curl; then
-        curl -sSIL -m 30 -o /dev/null -w '%{url_effective}' "$PACER_RELEASES/latest" 2>>"$log"
+    if [ "$client" = curl ]; then
+        curl -sSIL -m "$request" -o /dev/null -w '%{url_effective}' "$PACER_RELEASES/latest" 2>>"$log"
     else
-        wget -S -O /dev/null "$PACER_RELEASES/latest" 2>&1 | sed -n 's/.*[Ll]ocation: *\([^ ]*\).*/\1/p' | tail -n 1
+        bounded "$request" wget -S -O /dev/null "$PACER_RELEASES/latest" 2>&1 |
+            sed -n 's/.*[Ll]ocation: *\([^ ]*\).*/\1/p' | tail -n 1
     fi | sed -n 's#.*/tag/v\([0-9][0-9.]*\).*#\1#p'
 }
 
@@ -157,13 +202,18 @@ if [ -z "$dir" ]; then
         aarch64 | arm64) arch=arm64 sum=$PACER_SHA256_ARM64 ;;
         *) fail "there is no runner for the architecture $(uname -m)" ;;
     esac
+    # What is compared with a checksum needs no certificate.
+    if [ "$client" = none ] || { [ -z "$sum" ] && ! usable "$PACER_RELEASES"; }; then
+        fail "there is nothing here to download the runner from $PACER_RELEASES with: $wanted, or pin its checksum"
+    fi
     version=$PACER_VERSION
     [ -n "$version" ] || version=$(latest)
     [ -n "$version" ] || fail "the latest version cannot be learnt from $PACER_RELEASES/latest"
     archive=actions-runner-linux-$arch-$version.tar.gz
     say "downloading $archive"
     dir=$PACER_DIR
-    mkdir -p "$dir" || fail "$dir cannot be made"
+    # The user has to come through all of its parents.
+    (umask 022 && mkdir -p "$dir" && : >"$dir/.archive") 2>>"$log" || fail "$dir cannot be written"
     fetch "$PACER_RELEASES/download/v$version/$archive" "$dir/.archive" ||
         fail "$PACER_RELEASES/download/v$version/$archive cannot be downloaded"
     if [ -n "$sum" ]; then
@@ -175,22 +225,27 @@ if [ -z "$dir" ]; then
     [ -x "$dir/run.sh" ] || fail "$archive has no run.sh"
     chmod 755 "$dir"
     if [ -x "$dir/bin/installdependencies.sh" ] && ! ldconfig -p 2>/dev/null | grep -q libicu; then
-        "$dir/bin/installdependencies.sh" >>"$log" 2>&1 || say "what the runner depends on could not be installed"
+        bounded "$install" "$dir/bin/installdependencies.sh" >>"$log" 2>&1 ||
+            say "what the runner depends on could not be installed"
     fi
 fi
 
-[ "$(stat -c %U "$dir")" = "$PACER_USER" ] || chown -R "$PACER_USER" "$dir" || fail "$dir cannot be given to $PACER_USER"
+[ "$(stat -c %U "$dir")" = "$PACER_USER" ] || chown -R "$PACER_USER" "$dir" 2>>"$log" ||
+    fail "$dir cannot be given to $PACER_USER"
 
 # The configuration: fetched once, for a token that is worthless afterwards.
-if [ -n "${PACER_URL:-}" ]; then
-    for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        status=$(post "$PACER_URL/api/runner/config" '{}')
+if [ -n "$url" ]; then
+    end=$(($(now) + exchange)) try=0
+    while :; do
+        status=$(post "$url/api/runner/config" '{}')
         case $status in
             200) break ;;
-            401 | 403 | 404 | 410) fail "pacer refused the configuration: $status" ;;
+            400 | 401 | 403 | 404 | 410) fail "pacer refused the configuration: $status" ;;
         esac
         say "pacer has no configuration yet: $status"
-        sleep "$((try < 6 ? pause * try : pause * 6))"
+        try=$((try < 6 ? try + 1 : 6))
+        [ "$(($(now) + pause * try))" -lt "$end" ] || fail "pacer had no configuration for $exchange s"
+        sleep "$((pause * try))"
     done
     field() { sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p" "$work/answer"; }
     jit=$(field jit_config)
@@ -199,27 +254,30 @@ if [ -n "${PACER_URL:-}" ]; then
 fi
 rm -f "$work/answer" "$work/head" "$work/rc" "$work/body"
 
-# What is left of the token and of the script, and where cloud-init keeps them.
-case $0 in /*) rm -f "$0" ;; esac
-rm -f /var/lib/cloud/instance*/user-data.txt* /var/lib/cloud/instance*/*/user-data.txt* \
-    /var/lib/cloud/instance*/scripts/* /var/lib/cloud/instance*/*/scripts/* \
-    /var/lib/cloud/instance*/obj.pkl /var/lib/cloud/instance*/*/obj.pkl \
-    /run/cloud-init/instance-data-sensitive.json /run/cloud-init/combined-cloud-config.json /run/pacer-start.sh
+# What is left of the token and of the script, and where cloud-init keeps them. `$0` may be the shell itself.
+if grep -q '^PACER_MAX_LIFE=' "$0" 2>/dev/null; then rm -f "$0"; fi
+for place in /var/lib/cloud/instance /var/lib/cloud/instances/*; do
+    rm -f "$place"/user-data.txt* "$place"/cloud-config.txt "$place"/scripts/* "$place"/obj.pkl
+done
+rm -f /run/pacer-start.sh /var/lib/cloud/seed/*/user-data /run/cloud-init/instance-data-sensitive.json \
+    /run/cloud-init/combined-cloud-config.json
 
 # The cloud would give the job our user-data, and its own credentials.
-metadata=169.254.169.254
+metadata=169.254.169.254 open=''
 if has iptables && iptables -w -I OUTPUT -d $metadata -m owner --uid-owner "$PACER_USER" -j REJECT >>"$log" 2>&1; then
     if has ip6tables; then
         ip6tables -w -I OUTPUT -d fd00:ec2::254 -m owner --uid-owner "$PACER_USER" -j REJECT >>"$log" 2>&1
     fi
-elif ! { has ip && ip route add blackhole $metadata/32 >>"$log" 2>&1; }; then
-    say "the metadata service at $metadata could not be blocked"
+elif ! { has ip && ip route replace blackhole $metadata/32 >>"$log" 2>&1; }; then
+    open="the metadata service at $metadata could not be kept from the job"
+    say "$open"
 fi
 
-report runner-ready
+report runner-ready "$open"
 say "starting the runner in $dir as $PACER_USER"
 mkfifo "$work/output" || fail "no pipe can be made in $work"
 tee -a "$log" <"$work/output" >&2 &
+output=$!
 (
     exec >"$work/output" 2>&1 </dev/null
     umask 022
@@ -235,11 +293,17 @@ tee -a "$log" <"$work/output" >&2 &
     fi
 ) &
 runner=$!
+echo $runner >"$work/runner"
 unset jit
 wait $runner
 code=$?
+# What it said last is on its way; what it left behind may hold the pipe open for ever.
+for _ in 1 2 3; do
+    lives $output || break
+    sleep 1
+done
 [ "$code" = 0 ] || fail "the runner ended with $code"
-told_the_end=1
+mkdir "$work/over" 2>/dev/null || exit 0
 say "the runner is done"
 report job-done
 exit 0
