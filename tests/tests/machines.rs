@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use pacer_simulator::{
-    cloud::{Conditions, script},
+    cloud::{Conditions, MachineState, script},
     faults::Fault,
-    github::{Access, documented},
+    github::{Access, NewJob, documented},
 };
 use pacer_tests::{
     pacer::TestPacer,
     secrets::{Secret, found_in, found_under},
     wait::eventually,
-    world::World,
+    world::{REPO, World},
 };
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -236,6 +236,49 @@ async fn a_job_that_lost_its_machine_is_run_again_once_where_the_app_may() {
         .await;
         assert_eq!(world.simulator.github.jobs().len(), 2, "one job, and one more attempt");
     }
+}
+
+#[tokio::test]
+async fn a_lost_job_waits_for_the_rest_of_its_run_even_over_a_restart() {
+    let world = World::start().await;
+    let mut permissions = documented();
+    permissions.insert("actions".to_owned(), Access::Write);
+    world.simulator.github.grant("octocat", permissions);
+    let mut pacer = world.pacer().start().await;
+    world.deliver_to(&pacer);
+    let id = world.queue(1, Duration::from_secs(600))[0];
+    let machine = running_machine(&pacer).await;
+    let rest = NewJob { beside: Some(id), ..NewJob::new(REPO, &["self-hosted"], Duration::from_secs(600)) };
+    world.simulator.github.queue(rest);
+    let beside = eventually("the other job of its run runs", SOON, async || {
+        world
+            .simulator
+            .cloud
+            .machines()
+            .into_iter()
+            .find(|one| one.name != machine && one.state == MachineState::Running)
+    })
+    .await;
+    world.simulator.cloud.interrupt(&machine);
+    let reason = async |pacer: &TestPacer, words: &str| {
+        eventually(&format!("the job says `{words}`"), SOON, async || {
+            let job = pacer.api.get(&format!("/api/v1/jobs/{id}-1")).await.json();
+            job["reason"].as_str()?.contains(words).then_some(())
+        })
+        .await;
+    };
+    reason(&pacer, "as soon as the rest of its run is over").await;
+    pacer.kill();
+    pacer.start().await;
+    assert_eq!(world.simulator.github.jobs().len(), 2, "nothing is run again yet");
+
+    world.simulator.cloud.interrupt(&beside.name);
+    let stays = eventually("the lost job runs again, on a machine that stays", SOON, async || {
+        let known = [&machine, &beside.name];
+        world.simulator.cloud.machines().into_iter().find(|one| !known.contains(&&one.name))
+    })
+    .await;
+    assert_eq!(stays.tags.get("market").map(String::as_str), Some("on-demand"));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use super::{
     job::{Job, JobChange},
     machine::{Exchanging, Start, Way},
     plan::{Intent, timeouts},
+    rerun,
     retry::{self, Trouble},
     runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
     world::World,
@@ -28,7 +29,7 @@ use crate::{
     callback::Tokens,
     clock::SharedClock,
     config::{BootstrapMode, Config, Pool, Project, RunnerGroup, Scope, Timeouts},
-    github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, Registration},
+    github::{Deleted, GitHubApi, GitHubError, GitHubErrorKind, Registration, Rerun},
     ingest,
     plugins::{BackendError, Backends, Destruction, ErrorKind, Instance, InstanceState, Price, RunnerRequest},
     routing::{self, BackendName},
@@ -251,8 +252,7 @@ impl Executor {
             ("pool".to_owned(), runner.pool.to_string()),
             ("target".to_owned(), runner.target.to_string()),
         ];
-        let was_interrupted = |key| self.world().job(key).is_some_and(|job| job.interruption.is_some());
-        if runner.job.is_some_and(was_interrupted) {
+        if runner.job.is_some_and(|key| self.world().wants_one_that_stays(key)) {
             tags.push(("market".to_owned(), "on-demand".to_owned()));
         }
         let request = Arc::new(RunnerRequest {
@@ -582,16 +582,30 @@ impl Executor {
         self.take_down_now(&runner.name, Trace::Perhaps).await;
     }
 
-    /// Has GitHub run a job again. That it was asked is written before: it is never asked twice.
+    /// Has GitHub run a job again. That it was asked is written before: it is not asked twice for want of an answer.
     async fn rerun(&self, job: &Job) {
-        match self.parts.github.rerun_job(&job.repo, job.installation_id, job.key.id).await {
-            Ok(()) => info!(job.id = %job.key, "job {} lost its machine and is run again", job.key),
+        let asked = self.parts.github.rerun_job(&job.repo, job.installation_id, job.key.id).await;
+        let taken = "its machine was taken away";
+        let change = match asked {
+            Ok(Rerun::Asked) => {
+                info!(job.id = %job.key, "job {} lost its machine and is run again", job.key);
+                return;
+            }
+            Ok(Rerun::RunGoesOn) if !rerun::is_too_late(job, self.now()) => JobChange::RerunPutOff {
+                reason: format!("{taken}; GitHub is asked to run it again as soon as the rest of its run is over"),
+            },
+            Ok(Rerun::RunGoesOn) => JobChange::RerunRefused {
+                reason: format!(
+                    "{taken}; its run is still going on after {} h, run it again by hand",
+                    rerun::WINDOW.as_hours()
+                ),
+            },
             Err(error) => {
                 warn!(job.id = %job.key, %error, "job {} lost its machine and cannot be run again", job.key);
-                let reason = format!("its machine was taken away, and GitHub did not run it again: {error}");
-                self.record(vec![Op::Job { key: job.key, change: JobChange::RerunRefused { reason } }]).await;
+                JobChange::RerunRefused { reason: format!("{taken}, and GitHub did not run it again: {error}") }
             }
-        }
+        };
+        self.record(vec![Op::Job { key: job.key, change }]).await;
     }
 
     /// Asks GitHub what became of the job a runner was meant for.

@@ -145,7 +145,7 @@ pub enum Interruption {
     Replaced,
     /// While it ran: to be run again once GitHub has concluded it.
     RerunWanted,
-    /// GitHub was asked to run it again, or is about to be: never twice.
+    /// GitHub was asked to run it again, or is about to be. Not again, unless it said that it would not yet.
     RerunAsked,
 }
 
@@ -271,6 +271,8 @@ pub enum JobChange {
     Interrupted { reason: String },
     /// GitHub is being asked to run it again.
     RerunAsked,
+    /// GitHub takes no such request now.
+    RerunPutOff { reason: String },
     /// GitHub did not: why.
     RerunRefused { reason: String },
     /// pacer gives up.
@@ -405,6 +407,15 @@ pub fn apply_change(job: &mut Job, change: &JobChange, now: Timestamp) -> Option
             let reason = "its machine was taken away; GitHub is asked to run it again".to_owned();
             job.reason = Some(reason.clone());
             vec![event(job, "job.rerun", Some(reason), now)]
+        }
+        JobChange::RerunPutOff { reason } => {
+            if job.interruption != Some(Interruption::RerunAsked) {
+                return None;
+            }
+            job.interruption = Some(Interruption::RerunWanted);
+            job.reason = Some(reason.clone());
+            // Told once, however often it is tried.
+            Vec::new()
         }
         JobChange::RerunRefused { reason } => {
             if job.interruption != Some(Interruption::RerunAsked) || job.reason.as_ref() == Some(reason) {

@@ -14,6 +14,7 @@ mod measure;
 mod names;
 mod plan;
 mod recover;
+pub mod rerun;
 pub mod retry;
 pub mod runner;
 #[cfg(test)]
@@ -108,7 +109,7 @@ fn fill(executor: &Executor, active: crate::store::Active) {
     for runner in active.runners {
         world.apply(&Changed::Runner(runner));
     }
-    for job in active.jobs {
+    for job in active.interrupted.into_iter().chain(active.jobs) {
         world.apply(&Changed::Job(job));
     }
     for (project, pool, pause) in active.pauses {

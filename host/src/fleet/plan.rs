@@ -106,12 +106,17 @@ pub fn timeouts(world: &World, runner: &Runner) -> Timeouts {
 pub fn plan(world: &mut World, limits: PlanLimits, names: &mut dyn Names, now: Timestamp) -> Plan {
     let mut intents = Vec::new();
     let mut spoken_for = HashSet::new();
-    intents.extend(std::mem::take(&mut world.interrupted).into_iter().map(|job| Intent::Rerun { job }));
+    intents.extend(world.reruns.due(now).into_iter().map(|job| Intent::Rerun { job }));
     settle_jobs(world, now, &mut spoken_for, &mut intents);
     settle_runners(world, &mut spoken_for, &mut intents);
     expire(world, now, &mut spoken_for, &mut intents);
     supply(world, limits, names, now, &spoken_for, &mut intents);
-    let next = [world.next_deadline(now), world.next_pause_end(now), next_warm_change(world.config(), now)];
+    let next = [
+        world.next_deadline(now),
+        world.next_pause_end(now),
+        next_warm_change(world.config(), now),
+        world.reruns.next(),
+    ];
     let next = next.into_iter().flatten().min();
     Plan { intents, next }
 }

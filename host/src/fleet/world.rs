@@ -15,7 +15,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    job::{Interruption, Job, JobKey, JobStatus},
+    job::{Job, JobKey, JobStatus},
+    rerun::Reruns,
     runner::{Runner, RunnerName, RunnerState, Target},
 };
 use crate::{
@@ -67,8 +68,7 @@ pub struct World {
     counts: Counts,
     /// Runners that did a job of which only the end became known.
     pub(super) finished: HashSet<RunnerName>,
-    /// Jobs that are over because their machines were taken away.
-    pub(super) interrupted: Vec<Arc<Job>>,
+    pub(super) reruns: Reruns,
     /// What changed since the last pass and has to be looked at.
     pub(super) dirty_jobs: HashSet<JobKey>,
     pub(super) dirty_runners: HashSet<RunnerName>,
@@ -88,7 +88,7 @@ impl World {
             deadlines: BTreeSet::new(),
             counts: Counts::default(),
             finished: HashSet::new(),
-            interrupted: Vec::new(),
+            reruns: Reruns::default(),
             dirty_jobs: HashSet::new(),
             dirty_runners: HashSet::new(),
         }
@@ -121,6 +121,11 @@ impl World {
     /// The end of the earliest pause that is still ahead.
     pub fn next_pause_end(&self, now: Timestamp) -> Option<Timestamp> {
         self.pauses.values().map(|pause| pause.until).filter(|until| *until > now).min()
+    }
+
+    /// Whether a machine that can be taken away is not for this job: that happened to it, or to an earlier attempt.
+    pub fn wants_one_that_stays(&self, key: JobKey) -> bool {
+        self.job(key).is_some_and(|job| job.interruption.is_some() || self.reruns.lost_before(job))
     }
 
     /// The job that wants this runner, if any.
@@ -230,6 +235,7 @@ impl World {
 
     fn apply_job(&mut self, job: &Arc<Job>) {
         let key = job.key;
+        self.reruns.apply(job);
         let old = self.jobs.get(&key).cloned();
         let mut touched: Vec<RunnerName> = old.iter().chain([job]).filter_map(|job| job.runner.clone()).collect();
         touched.extend(self.partners(key).map(|runner| runner.name.clone()));
@@ -240,10 +246,6 @@ impl World {
             let executed = job.status == JobStatus::Completed && job.conclusion.as_deref() != Some("skipped");
             let executor = job.runner.as_ref().filter(|name| executed && self.runners.contains_key(*name));
             self.finished.extend(executor.cloned());
-            let lost = executed && job.conclusion.as_deref() != Some("success");
-            if lost && job.interruption == Some(Interruption::RerunWanted) {
-                self.interrupted.push(job.clone());
-            }
             self.jobs.remove(&key);
         } else {
             self.jobs.insert(key, job.clone());

@@ -10,7 +10,7 @@ use super::{
     budget::Class,
     client::{Call, Identity, Inner},
     error::shape,
-    model::GitHubError,
+    model::{GitHubError, GitHubErrorKind, Rerun},
     runners::PER_PAGE,
 };
 use crate::{
@@ -29,6 +29,9 @@ const MAX_RUN_PAGES: usize = 5;
 const MAX_JOB_PAGES: usize = 10;
 /// Runs looked into in one scan, the newest: each costs a request.
 const MAX_RUNS: usize = 300;
+
+/// What GitHub says to an App that may not do what it asks for.
+const NO_PERMISSION: &str = "Resource not accessible by integration";
 
 #[derive(Deserialize)]
 struct RunPage {
@@ -158,7 +161,12 @@ impl Inner {
         Ok(job.into_fact(repo, hint))
     }
 
-    pub async fn rerun_job(self: &Arc<Self>, repo: &RepoName, hint: Option<i64>, id: i64) -> Result<(), GitHubError> {
+    pub async fn rerun_job(
+        self: &Arc<Self>,
+        repo: &RepoName,
+        hint: Option<i64>,
+        id: i64,
+    ) -> Result<Rerun, GitHubError> {
         let target = Target::Repo(repo.clone());
         let identity = Identity::Installation { target: &target, hint };
         let url = self.http.url(&format!("repos/{}/{}/actions/jobs/{id}/rerun", repo.owner(), repo.name()), &[]);
@@ -168,6 +176,13 @@ impl Inner {
             permission: Some("actions:write"),
             ..Call::get("job_rerun", "job rerun", identity, Class::Jit, url)
         };
-        self.call(&call).await.map(drop)
+        match self.call(&call).await {
+            Ok(_) => Ok(Rerun::Asked),
+            // A run of which something still goes on is refused as a missing permission is, in other words.
+            Err(error) if error.kind == GitHubErrorKind::Forbidden && !error.message.contains(NO_PERMISSION) => {
+                Ok(Rerun::RunGoesOn)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

@@ -31,7 +31,7 @@ use crate::{
 pub use app::{Account, App, Installation};
 pub use client::Client;
 pub use model::{
-    Deleted, GitHubApi, GitHubError, GitHubErrorKind, GitHubRunner, JitRunner, MissedDelivery, Registration,
+    Deleted, GitHubApi, GitHubError, GitHubErrorKind, GitHubRunner, JitRunner, MissedDelivery, Registration, Rerun,
 };
 
 impl GitHubApi for Client {
@@ -91,7 +91,7 @@ impl GitHubApi for Client {
         repo: &'a RepoName,
         installation_id: Option<i64>,
         id: i64,
-    ) -> BoxFuture<'a, Result<(), GitHubError>> {
+    ) -> BoxFuture<'a, Result<Rerun, GitHubError>> {
         self.inner.rerun_job(repo, installation_id, id).boxed()
     }
 

@@ -61,16 +61,24 @@ pub trait GitHubApi: Send + Sync {
         id: i64,
     ) -> BoxFuture<'a, Result<Option<JobFact>, GitHubError>>;
 
-    /// Has a job that is over run again. Needs `actions:write`, which the App may not have.
+    /// Has a job that is over run again, once its whole run is. Needs `actions:write`, which the App may not have.
     fn rerun_job<'a>(
         &'a self,
         repo: &'a RepoName,
         installation_id: Option<i64>,
         id: i64,
-    ) -> BoxFuture<'a, Result<(), GitHubError>>;
+    ) -> BoxFuture<'a, Result<Rerun, GitHubError>>;
 
     /// Whether GitHub answers and knows the App.
     fn ping(&self) -> BoxFuture<'_, Result<(), GitHubError>>;
+}
+
+/// What came of asking for a job to be run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rerun {
+    Asked,
+    /// Something of its run still goes on; GitHub takes no request until that is over.
+    RunGoesOn,
 }
 
 /// A delivery that did not arrive, as GitHub's log has it.

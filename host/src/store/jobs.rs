@@ -1,5 +1,6 @@
 //! The table of jobs.
 
+use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
@@ -100,6 +101,26 @@ pub async fn active(connection: &mut SqliteConnection) -> Result<Vec<Job>, sqlx:
     const TEXT: &str =
         concat!("SELECT ", columns!(), " FROM jobs WHERE ", active!(), " ORDER BY queued_at, id, attempt");
     sqlx::query(TEXT).fetch_all(connection).await?.iter().map(read).collect()
+}
+
+/// Those that are over, lost their machines and changed after `since`, oldest first. One that has a later attempt was
+/// run again, whoever asked for it.
+pub async fn interrupted(connection: &mut SqliteConnection, since: Timestamp) -> Result<Vec<Job>, sqlx::Error> {
+    const TEXT: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM jobs WHERE interruption IS NOT NULL AND status = 'completed' AND updated_at > $1 ORDER BY updated_at"
+    );
+    const LATER: &str = "SELECT COUNT(*) FROM jobs WHERE attempt > 1 AND run_id = $1 AND name = $2 AND attempt > $3";
+    let rows = sqlx::query(TEXT).bind(millis(since)).fetch_all(&mut *connection).await?;
+    let mut jobs: Vec<Job> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    for job in jobs.iter_mut().filter(|job| job.interruption == Some(Interruption::RerunWanted)) {
+        let later = sqlx::query_scalar::<_, i64>(LATER).bind(job.run_id).bind(&job.name).bind(job.key.attempt);
+        if later.fetch_one(&mut *connection).await? > 0 {
+            job.interruption = Some(Interruption::RerunAsked);
+        }
+    }
+    Ok(jobs)
 }
 
 pub async fn one(connection: &mut SqliteConnection, key: JobKey) -> Result<Option<Job>, sqlx::Error> {

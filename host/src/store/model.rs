@@ -151,6 +151,8 @@ pub struct DeliveryRecord {
 #[derive(Debug, Clone, Default)]
 pub struct Active {
     pub jobs: Vec<Arc<Job>>,
+    /// Jobs that are over and lost their machines within [`rerun::WINDOW`](crate::fleet::rerun::WINDOW).
+    pub interrupted: Vec<Arc<Job>>,
     pub runners: Vec<Arc<Runner>>,
     pub pauses: Vec<(ProjectName, PoolName, Pause)>,
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     clock::Clock,
     fleet::{
-        job::{Assignment, Job, JobChange, JobFact, JobKey, JobStatus, Phase},
+        job::{Assignment, Interruption, Job, JobChange, JobFact, JobKey, JobStatus, Phase},
         runner::{Runner, RunnerChange, RunnerName, RunnerState},
     },
 };
@@ -448,6 +448,31 @@ async fn listings_filter() {
     assert_eq!(fixture.store.runner_counts().await.unwrap()[8], (RunnerState::Failed, 1));
     let (active, _) = fixture.store.follow().await.unwrap();
     assert_eq!((active.jobs.len(), active.runners.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_job_that_lost_its_machine_is_remembered_until_it_has_a_later_attempt() {
+    let fixture = Fixture::new().await;
+    let change = |change| Op::Job { key: key(1), change };
+    let interrupted = async |fixture: &Fixture| {
+        let jobs = fixture.store.follow().await.unwrap().0.interrupted;
+        jobs.iter().map(|job| (job.key.attempt, job.interruption)).collect::<Vec<_>>()
+    };
+    let taken = JobChange::Interrupted { reason: "the price rose".into() };
+    let ops = vec![delivery("a", 1, Phase::InProgress), change(taken)];
+    fixture.store.write(ops).await.unwrap();
+    assert_eq!(interrupted(&fixture).await, [], "it is not over");
+    let end = Phase::Completed { conclusion: Some("failure".into()) };
+    fixture.store.write(vec![delivery("b", 1, end), delivery("c", 2, completed())]).await.unwrap();
+    let fixture = fixture.reopen().await;
+    assert_eq!(interrupted(&fixture).await, [(1, Some(Interruption::RerunWanted))]);
+
+    let mut again = delivery("d", 3, Phase::Queued);
+    if let Op::Ingest(ingest) = &mut again {
+        ingest.demand.as_mut().unwrap().0.key.attempt = 2;
+    }
+    fixture.store.write(vec![again]).await.unwrap();
+    assert_eq!(interrupted(&fixture).await, [(1, Some(Interruption::RerunAsked))], "whoever asked for it");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use super::{
     Active, Changed, Op, OpOutcome, StoreError, batch, history, jobs, prune, runners,
     sqlite::{self, Location},
 };
-use crate::clock::SharedClock;
+use crate::{clock::SharedClock, fleet::rerun};
 
 /// Ops of one transaction. What several rounds of 64 connections bring; keeps a batch in the low tens of milliseconds.
 const BATCH_OPS: usize = 512;
@@ -170,10 +170,12 @@ impl Writer {
     /// Reads between two commits: the stream starts exactly where the snapshot ends.
     async fn follow(&mut self) -> Result<(Active, Stream), StoreError> {
         let stream = self.changes.subscribe();
+        let since = self.clock.now() - rerun::WINDOW;
         let read = async {
             let mut connection = self.connect().await?;
             let active = Active {
                 jobs: jobs::active(&mut connection).await?.into_iter().map(Arc::new).collect(),
+                interrupted: jobs::interrupted(&mut connection, since).await?.into_iter().map(Arc::new).collect(),
                 runners: runners::active(&mut connection).await?.into_iter().map(Arc::new).collect(),
                 pauses: history::pauses(&mut connection).await?,
             };

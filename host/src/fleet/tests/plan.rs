@@ -359,10 +359,13 @@ fn a_job_whose_machine_was_taken_away_is_run_again_once() {
     assert_eq!(sim.commit(vec![Op::Job { key, change: job::JobChange::Interrupted { reason } }]), [true]);
     assert_eq!(sim.plan(), [], "GitHub has not concluded it yet");
     sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("failure".to_owned()) }, Some(&name));
+    sim.plan();
+    sim.now += Duration::from_secs(2);
     let intents = sim.plan();
     assert!(intents.iter().any(|intent| matches!(intent, Intent::Rerun { job } if job.key == key)), "{intents:?}");
     assert_eq!(sim.job(1).interruption, Some(job::Interruption::RerunAsked), "written before GitHub is asked");
     sim.deliver(1, "octocat/app", SMALL, Phase::Completed { conclusion: Some("failure".to_owned()) }, Some(&name));
+    sim.now += Duration::from_secs(3600);
     assert!(!sim.plan().iter().any(|intent| matches!(intent, Intent::Rerun { .. })), "never twice");
 }
 

@@ -33,6 +33,8 @@ struct Queue {
     waiting_ms: Option<u64>,
     conclusion: Option<String>,
     count: Option<u32>,
+    /// The job whose run they belong to.
+    beside: Option<u64>,
 }
 
 fn a_second() -> u64 {
@@ -46,6 +48,7 @@ async fn queue(State(github): State<GitHub>, Json(queue): Json<Queue>) -> Json<V
         duration: Duration::from_millis(queue.duration_ms),
         waiting: queue.waiting_ms.map(Duration::from_millis),
         conclusion: queue.conclusion.unwrap_or_else(|| "success".to_owned()),
+        beside: queue.beside,
     };
     let ids: Vec<u64> = (0..queue.count.unwrap_or(1)).map(|_| github.queue(job.clone())).collect();
     Json(json!({ "ids": ids }))

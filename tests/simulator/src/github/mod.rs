@@ -79,6 +79,8 @@ pub struct NewJob {
     /// Held for approval this long first.
     pub waiting: Option<Duration>,
     pub conclusion: String,
+    /// The job whose run it belongs to; none for a run of its own.
+    pub beside: Option<JobId>,
 }
 
 impl NewJob {
@@ -89,6 +91,7 @@ impl NewJob {
             duration,
             waiting: None,
             conclusion: "success".to_owned(),
+            beside: None,
         }
     }
 }
@@ -218,12 +221,14 @@ impl GitHub {
         let waiting = job.waiting;
         let id = self.inner.change(|state| {
             let id = state.id();
-            let run_id = state.id();
+            let beside = job.beside.and_then(|id| state.jobs.get(&id)).map(|job| job.run_id);
+            let run_id = beside.unwrap_or_else(|| state.id());
             let wanted = job.labels.iter().map(|label| label.to_lowercase()).collect();
             let job = state::Job {
                 id,
                 run_id,
                 attempt: 1,
+                number: id,
                 repo: job.repo,
                 labels: job.labels,
                 wanted: Arc::new(wanted),

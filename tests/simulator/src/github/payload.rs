@@ -49,7 +49,7 @@ pub fn job(job: &Job, api: &str) -> Value {
         "created_at": written(job.created_at),
         "started_at": written(job.started_at.unwrap_or(job.created_at)),
         "completed_at": job.completed_at.map(written),
-        "name": format!("build ({})", job.id),
+        "name": format!("build ({})", job.number),
         "steps": steps,
         "check_run_url": format!("{base}/check-runs/{}", job.id),
         "labels": job.labels,

@@ -54,6 +54,8 @@ pub struct Job {
     pub id: JobId,
     pub run_id: u64,
     pub attempt: u32,
+    /// The id of its first attempt, by which it is named.
+    pub number: u64,
     pub repo: String,
     pub labels: Vec<String>,
     pub wanted: Labels,
