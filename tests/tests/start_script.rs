@@ -80,8 +80,8 @@ impl Case {
         let ended = machine.run(engine, &format!("start-script-{number}"));
         let (told, console) = (callback.told(), &ended.console);
         let what = format!("{} ({system:?})", self.what);
-        assert_eq!(told.phases(), self.phases, "{what}: {console}");
-        assert_eq!(told.nonsense, Vec::<String>::new(), "{what}");
+        assert_eq!(told.nonsense, Vec::<String>::new(), "{what}: {console}");
+        assert_eq!(told.phases(), self.phases, "{what} after {:?}: {console}", ended.took);
         let said = if self.phases.is_empty() { console.as_str() } else { told.last() };
         assert!(said.contains(self.why), "{what}: {said}\n{console}");
         assert_ne!(ended.file("power"), "", "{what}: it is still on: {console}");

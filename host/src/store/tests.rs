@@ -536,6 +536,14 @@ async fn the_statements_of_the_fleet_and_the_pages_use_their_indexes() {
             "SELECT * FROM runners WHERE state IN ('planned', 'registering', 'creating', 'booting', 'idle', 'busy', 'stopping') ORDER BY created_at, name",
             "runners_active",
         ),
+        (
+            "SELECT * FROM jobs WHERE interruption IS NOT NULL AND status = 'completed' AND updated_at > ? ORDER BY updated_at",
+            "jobs_interrupted",
+        ),
+        (
+            "SELECT COUNT(*) FROM jobs WHERE attempt > 1 AND run_id = ? AND name = ? AND attempt > ?",
+            "jobs_later_attempts",
+        ),
     ] {
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))

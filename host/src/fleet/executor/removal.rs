@@ -1,0 +1,164 @@
+//! Taking runners out of service: the registration first, then the machine, and both until they are gone.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{Executor, Failure, LOOK, RETRY, SETTLE, STOPPING_POLL, Trace, UNANSWERED};
+use crate::{
+    fleet::{
+        intent,
+        runner::{Runner, RunnerChange, RunnerName, Target},
+    },
+    github::{Deleted, GitHubError},
+    plugins::{BackendError, Destruction, Instance},
+    routing::BackendName,
+    store::Op,
+};
+
+impl Executor {
+    pub(super) async fn take_down(self: Arc<Self>, runner: Arc<Runner>) {
+        self.take_down_now(&runner.name, Trace::Perhaps).await;
+    }
+
+    /// From `stopping` to `gone`: GitHub first, then the machine, until the backend says that nothing is left.
+    pub async fn take_down_now(&self, name: &RunnerName, trace: Trace) {
+        let Some(runner) = self.runner(name) else { return };
+        // A runner that did its job is removed by GitHub itself; asking would only cost budget.
+        let did_its_job = runner.busy_at.is_some() && runner.error.is_none();
+        if !did_its_job {
+            self.deregister(&runner).await;
+        }
+        if trace != Trace::None {
+            self.destroy(&runner, trace).await;
+        }
+        self.record(vec![Op::Runner { name: name.clone(), change: RunnerChange::Gone }]).await;
+    }
+
+    /// Removes what GitHub has registered. A failure is left to the sweep: the machine must go all the same.
+    pub(super) async fn deregister(&self, runner: &Runner) -> Option<Deleted> {
+        match self.try_deregister(runner).await {
+            Ok(deleted) => Some(deleted),
+            Err(error) => {
+                warn!(runner.name = %runner.name, %error, "the registration of `{}` could not be removed", runner.name);
+                None
+            }
+        }
+    }
+
+    async fn try_deregister(&self, runner: &Runner) -> Result<Deleted, GitHubError> {
+        let (target, installation) = (&runner.target, runner.installation_id);
+        let github = &self.parts.github;
+        let id = match runner.github_runner_id {
+            Some(id) => id,
+            None => match github.find_runner(target, installation, &runner.name).await? {
+                Some(found) => found.id,
+                None => return Ok(Deleted::Gone),
+            },
+        };
+        github.delete_runner(target, installation, id).await
+    }
+
+    /// Calls `destroy` until the machine is gone. There is no other way out: a machine is never forgotten.
+    async fn destroy(&self, runner: &Runner, trace: Trace) {
+        let grace = self.timeouts(runner).stop;
+        let mut wait = RETRY.0;
+        loop {
+            let outcome = match self.find_handle(runner, trace).await {
+                Ok(None) => return,
+                Ok(Some(handle)) => self.parts.backends.destroy(&runner.backend, &handle, grace, grace + LOOK).await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(Destruction::Gone) => return,
+                Ok(Destruction::Stopping) => tokio::time::sleep(STOPPING_POLL).await,
+                Err(error) => {
+                    warn!(
+                        runner.name = %runner.name, backend.name = %runner.backend,
+                        "the machine of `{}` cannot be taken down yet: {error}", runner.name
+                    );
+                    tokio::time::sleep(error.retry_after.unwrap_or(wait).min(RETRY.1)).await;
+                    wait = (wait * 2).min(RETRY.1);
+                }
+            }
+            let deadline = self.now() + grace;
+            self.note(runner, RunnerChange::Extend { deadline }).await;
+        }
+    }
+
+    /// The machine's handle. When it is not known the backend is asked by name, and again where `create` was cut off.
+    async fn find_handle(&self, runner: &Runner, trace: Trace) -> Result<Option<String>, BackendError> {
+        if let Some(handle) = self.runner(&runner.name).and_then(|runner| runner.handle.clone()) {
+            return Ok(Some(handle));
+        }
+        if let Some(instance) = self.find_instance(runner).await? {
+            return Ok(Some(instance.handle));
+        }
+        if trace == Trace::Refused {
+            return Ok(None);
+        }
+        tokio::time::sleep(SETTLE).await;
+        Ok(self.find_instance(runner).await?.map(|instance| instance.handle))
+    }
+
+    pub(super) async fn find_instance(&self, runner: &Runner) -> Result<Option<Instance>, BackendError> {
+        let owner = &self.parts.config.server.owner;
+        let instances = self.parts.backends.list(&runner.backend, owner, LOOK).await?;
+        Ok(instances.into_iter().find(|instance| instance.name == runner.name.as_str()))
+    }
+
+    /// Takes a runner out of service, unless GitHub gave it a job in the meantime.
+    pub(super) async fn retire(self: Arc<Self>, runner: Arc<Runner>, error: Option<String>) {
+        let deadline = match self.try_deregister(&runner).await {
+            Ok(Deleted::Gone) => {
+                let Some(current) = self.runner(&runner.name) else { return };
+                match error {
+                    Some(error) => self.fail(&current, Failure::Lost(error)).await,
+                    None => {
+                        let ops = intent::stop(&self.world(), &current, self.now());
+                        self.record(ops).await;
+                    }
+                }
+                return self.take_down_now(&runner.name, Trace::Perhaps).await;
+            }
+            Ok(Deleted::Busy) => self.now() + self.timeouts(&runner).run,
+            Err(error) => {
+                warn!(runner.name = %runner.name, %error, "GitHub cannot be asked whether `{}` has a job", runner.name);
+                self.now() + UNANSWERED
+            }
+        };
+        let change = RunnerChange::Extend { deadline };
+        self.record(vec![Op::Runner { name: runner.name.clone(), change }]).await;
+    }
+
+    /// Removes an ownerless registration, then the machine. Whatever fails is found again by the next look.
+    pub async fn sweep(&self, backend: &BackendName, instance: &Instance, runner: Option<Arc<Runner>>) {
+        warn!(backend.name = %backend, "machine `{}` belongs to no runner any more: removing it", instance.name);
+        let target = instance.attributes.iter().find(|(key, _)| key == "target");
+        let registration = match &runner {
+            Some(runner) => Some((runner.target.clone(), runner.installation_id)),
+            None => target.and_then(|(_, target)| target.parse::<Target>().ok()).map(|target| (target, None)),
+        };
+        if let Some((target, installation)) = registration {
+            let name = RunnerName::new(instance.name.as_str());
+            let github = &self.parts.github;
+            match github.find_runner(&target, installation, &name).await {
+                Ok(Some(found)) => match github.delete_runner(&target, installation, found.id).await {
+                    Ok(Deleted::Gone) => {}
+                    Ok(Deleted::Busy) => return,
+                    Err(error) => return warn!(%error, "the registration of `{name}` could not be removed"),
+                },
+                Ok(None) => {}
+                Err(error) => return warn!(%error, "GitHub cannot be asked about `{name}`"),
+            }
+        }
+        let outcome = self.parts.backends.destroy(backend, &instance.handle, LOOK, LOOK * 2).await;
+        match outcome {
+            Ok(_) => {
+                let detail = format!("machine of backend `{backend}` without a live runner");
+                self.record(vec![self.audit("audit.machine.swept", &instance.name, detail)]).await;
+            }
+            Err(error) => warn!(backend.name = %backend, "machine `{}` cannot be removed yet: {error}", instance.name),
+        }
+    }
+}
