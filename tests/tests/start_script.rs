@@ -335,6 +335,11 @@ async fn a_machine_ends_whatever_becomes_of_its_runner_and_its_script() {
         let told_to_go = system.clone();
         cases.extend([
             case("the script is killed", NEVER_READY, "the start script was killed", dies("\nreport booted\n")),
+            case("what is bounded ends at once", DONE, "", {
+                let system = system.clone();
+                let often = "\nfor _ in $(seq 200); do bounded 5 :; done\nreport booted\n";
+                move |machine| system(machine).edited("\nreport booted\n", often)
+            }),
             case("a variable is not set", BROKE_DOWN, "the start script ended with", {
                 let system = system.clone();
                 move |machine| system(machine).edited("\nmkfifo ", "\n$UNSET_BY_NOBODY\nmkfifo ")

@@ -32,7 +32,8 @@ bounded() {
     guard=$!
     wait "$bound"
     code=$?
-    kill "$guard" 2>/dev/null
+    # bash's subshells have their parent's traps at first: a signal that can be caught would end the machine.
+    { kill -9 "$guard"; wait "$guard"; } 2>/dev/null
     return "$code"
 }
 
