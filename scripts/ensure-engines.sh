@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the real things the tests run against are there: a container engine, what its runners' image is made
-# of, a daemon for virtual machines with a kernel for its guests, an emulated cloud, a browser. Says what it installs
-# before it does. What stays missing is said; with CI=true it is a failure.
+# of, a daemon for virtual machines with a kernel for its guests, Incus, an emulated cloud, a browser. Says what it
+# installs before it does. What stays missing is said; with CI=true it is a failure.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin
@@ -18,6 +18,7 @@ missing_packages() {
     command -v virsh >/dev/null || echo libvirt-clients
     # The emulated cloud is a Python program in an environment of its own.
     command -v moto_server >/dev/null || python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
+    has_incus || echo incus-base
     # Together, or apt takes one away for the other.
     command -v qemu-system-x86_64 >/dev/null && command -v qemu-img >/dev/null || echo qemu-system-x86 qemu-utils
 }
@@ -29,7 +30,11 @@ if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; th
     apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
     # Nothing has to be started by the installation: the tests run daemons of their own, on sockets of their own.
     # shellcheck disable=SC2086 # a list of words
-    apt-get install -y -qq --no-install-recommends $packages || say "apt-get could not install everything"
+    apt-get install -y -qq --no-install-recommends ${packages//incus-base/} || say "apt-get could not install everything"
+    if ! has_incus; then
+        know_incus
+        apt-get install -y -qq --no-install-recommends incus-base || say "apt-get could not install incus-base"
+    fi
     packages=$(missing_packages | tr '\n' ' ')
 fi
 

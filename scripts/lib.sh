@@ -37,3 +37,26 @@ need_wasm_target() {
     say "installing Rust's target wasm32-wasip2, which the backends are compiled to: rustup target add wasm32-wasip2"
     rustup target add wasm32-wasip2
 }
+
+# The daemon is started by its service and not in the search path.
+has_incus() {
+    command -v incus >/dev/null &&
+        { [ -x /usr/libexec/incus/incusd ] || [ -x /usr/lib/incus/incusd ] || command -v incusd >/dev/null; }
+}
+
+# Has apt know where incus is: Debian 12 has it in its backports only. Nobody's machine but CI's gets a new source.
+know_incus() {
+    apt-cache show incus-base >/dev/null 2>&1 && return
+    local release site
+    release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    site=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' |
+        awk -v release="$release" '$2 == release && $3 == "main" { print $1; exit }')
+    if [ -z "$release" ] || [ -z "$site" ] || ! in_ci; then
+        say "apt does not know incus-base; on Debian 12 add the suite $release-backports to apt's sources"
+        return
+    fi
+    say "adding $release-backports to apt's sources, which has incus: /etc/apt/sources.list.d/$release-backports.list"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $release-backports main" \
+        >"/etc/apt/sources.list.d/$release-backports.list"
+    apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
+}

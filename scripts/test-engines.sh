@@ -23,7 +23,6 @@ packages() {
     docker) echo docker.io busybox-static ;;
     # Its runtime is Docker's.
     podman) echo podman docker.io busybox-static ;;
-    # On Debian 12 it is in the backports, which have to be a source of apt's.
     incus) echo incus-base busybox-static ;;
     # Named together: apt takes one of QEMU's away for another.
     libvirt) echo libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils busybox-static ;;
@@ -47,6 +46,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "installing Debian packages that $engine is made of: ${missing[*]}"
         [ -n "$updated" ] || apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
         updated=yes
+        [ "$engine" != incus ] || know_incus
         # Where one is not to be had, the other engines are of use all the same.
         apt-get install -y -qq --no-install-recommends "${missing[@]}" || say "apt-get could not install what $engine needs"
     done

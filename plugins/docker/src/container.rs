@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pacer_backend::{Instance, InstanceState};
+use pacer_backend::{Instance, InstanceState, time};
 use serde::Deserialize;
 
 /// Whose the container is.
@@ -133,7 +133,7 @@ impl Seen {
     pub fn into_instance(self) -> Instance {
         let State { status, exit_code, oom_killed, error } = self.state;
         let mut found = instance(self.id, self.config.labels, &status);
-        found.created_at_ms = milliseconds(&self.created);
+        found.created_at_ms = time::milliseconds(&self.created);
         found.state = state(&status, exit_code, oom_killed, &error);
         let networks = self.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
         found.addresses = networks.into_values().map(|one| one.address).filter(|one| !one.is_empty()).collect();
@@ -203,61 +203,5 @@ fn state(status: &str, code: i64, oom: bool, error: &str) -> InstanceState {
         "exited" | "stopped" if code == 0 => InstanceState::Stopped,
         "exited" | "stopped" => InstanceState::Failed(reason(format!("exit code {code}"))),
         other => InstanceState::Failed(reason(format!("the engine says `{other}`"))),
-    }
-}
-
-/// RFC 3339 as milliseconds since the epoch; nothing for another form and for years before it.
-fn milliseconds(text: &str) -> Option<u64> {
-    let (date, rest) = text.split_once('T')?;
-    let at = rest.find(['Z', '+', '-'])?;
-    let (time, zone) = rest.split_at(at);
-    let numbers = |text: &str, by: char| -> Option<[i64; 3]> {
-        let parts: Option<Vec<i64>> = text.split(by).map(|part| part.parse().ok()).collect();
-        parts?.try_into().ok()
-    };
-    let (whole, fraction) = time.split_once('.').unwrap_or((time, ""));
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(whole, ':')?;
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    if !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second) {
-        return None;
-    }
-    let offset = match zone.strip_prefix(['+', '-']) {
-        None => 0,
-        Some(ahead) => {
-            let (hours, minutes) = ahead.split_once(':')?;
-            let minutes = i64::from(hours.parse::<u8>().ok()?) * 60 + i64::from(minutes.parse::<u8>().ok()?);
-            if zone.starts_with('-') { -minutes } else { minutes }
-        }
-    };
-    // Years that begin in March put the leap day last, so a month's first day needs no table.
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
-    let seconds = ((days * 24 + hour) * 60 + minute - offset) * 60 + second;
-    let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
-    u64::try_from(seconds * 1000 + millis.parse::<i64>().ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::milliseconds;
-
-    #[test]
-    fn times_of_engines_become_milliseconds() {
-        let check = |text: &str, expected| assert_eq!(milliseconds(text), expected, "{text}");
-        check("1970-01-01T00:00:00Z", Some(0));
-        check("2024-02-29T12:34:56.789123456Z", Some(1_709_210_096_789));
-        check("2000-03-01T00:00:00.5+01:00", Some(951_865_200_500));
-        check("2026-11-23T04:50:10.1-02:30", Some(1_795_418_410_100));
-        check("1969-12-31T23:59:59Z", None);
-        check("0001-01-01T00:00:00Z", None);
-        check("2024-02-29 12:34:56Z", None);
-        check("2024-02-29T12:34:56", None);
-        check("2024-13-01T00:00:00Z", None);
-        check("9999999999999999999-01-01T00:00:00Z", None);
-        check("2024-01-01T00:00:00+99999999999999999:00", None);
-        check("", None);
     }
 }

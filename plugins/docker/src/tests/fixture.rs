@@ -1,20 +1,16 @@
 //! A real engine for as long as tests want it, and one test's view of it.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use pacer_backend::{
     Backend, Destruction, Error, Instance, InstanceState,
     http::{Request, Transport, encode},
-    testing::{Memory, Socket},
+    testing::{Daemon, Memory, Shared, Socket, run},
 };
 use serde_json::{Value, json};
 
@@ -26,77 +22,24 @@ pub const IMAGE: &str = "localhost/pacer-test:1";
 /// No single thing takes a healthy engine longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An engine for as long as some test holds it.
-pub struct Engine {
-    pub socket: PathBuf,
-    /// Where the private one lives; none for a foreign one.
-    dir: Option<String>,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.dir {
-            let _ = Command::new(script("dockerd.sh")).args(["stop", dir]).status();
-        }
-    }
-}
-
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/engines").join(name)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test is told by its environment what it may use")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|e| e.to_string())?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
-}
-
-/// The engine that the tests of this process share; it ends with the last of them.
-fn engine() -> Option<Arc<Engine>> {
-    static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(engine) = shared.upgrade() {
-        return Some(engine);
-    }
-    let (started, dir) = match variable("PACER_TEST_DOCKER") {
-        Some(socket) => (Ok(socket), None),
-        None => {
-            let dir = format!("/tmp/pacer-docker-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-            (run(Command::new(script("dockerd.sh")).args(["start", &dir])), Some(dir))
-        }
-    };
-    let built = started.and_then(|socket| {
-        let engine = Engine { socket: socket.into(), dir };
-        run(Command::new(script("image.sh")).arg(&engine.socket).arg(IMAGE)).map(|_| engine)
-    });
-    match built {
-        Ok(engine) => {
-            let engine = Arc::new(engine);
-            *shared = Arc::downgrade(&engine);
-            Some(engine)
-        }
-        Err(why) => {
-            assert!(variable("CI").as_deref() != Some("true"), "no container engine, and CI needs one: {why}");
-            // Past the capture of the test's output: what did not run must be seen.
-            let _ = writeln!(std::io::stderr(), "NOT RUN: {}: no container engine: {why}", thread());
-            None
-        }
-    }
-}
-
-fn thread() -> String {
-    std::thread::current().name().unwrap_or("a test").to_owned()
+/// The engine that the tests of this process share.
+fn engine() -> Option<Arc<Daemon>> {
+    static SHARED: Shared<Daemon> = Shared::new();
+    SHARED.get(|| {
+        let engine = Daemon::named_by("PACER_TEST_DOCKER", &script("dockerd.sh"));
+        let engine = engine.map_err(|why| format!("no container engine: {why}"))?;
+        run(Command::new("sh").arg(script("image.sh")).arg(&engine.socket).arg(IMAGE))?;
+        Ok(engine)
+    })
 }
 
 /// One test's view of the engine: an owner of its own, and all its containers removed in the end.
 pub struct Fixture {
-    pub engine: Arc<Engine>,
+    pub engine: Arc<Daemon>,
     pub memory: Memory,
     pub owner: String,
 }

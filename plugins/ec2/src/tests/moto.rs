@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use std::{
 use pacer_backend::{
     Backend, Destruction, Error, InstanceState,
     http::{Request, Response, Transport},
+    testing::Shared,
 };
 use serde_json::json;
 
@@ -41,47 +42,30 @@ fn program() -> PathBuf {
     if own.exists() { own } else { "moto_server".into() }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test is told by its environment what it may use")]
-fn not_run(why: &str) {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    assert!(variable("CI").as_deref() != Some("true"), "CI needs what is missing here: {why}");
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let line = format!("NOT RUN: {test}: {why}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    if let Some(list) = variable("PACER_NOT_RUN") {
-        let list = std::fs::OpenOptions::new().create(true).append(true).open(list);
-        list.and_then(|mut list| list.write_all(line.as_bytes())).expect("the list of what did not run can be written");
-    }
-}
-
-/// The server that the tests of this process share; it ends with the last of them.
+/// The server that the tests of this process share.
 fn moto() -> Option<Arc<Moto>> {
-    static SHARED: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(moto) = shared.upgrade() {
-        return Some(moto);
-    }
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let child = Command::new(program())
-        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-        .env("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true")
-        .env("MOTO_ENABLE_AMI_VALIDATION", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let Ok(child) = child else {
-        not_run("moto is not installed; tests/engines/moto.sh installs it");
-        return None;
-    };
-    let moto = Arc::new(Moto { child, port });
-    let since = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(since.elapsed() < PATIENCE * 2, "moto does not listen");
-        std::thread::sleep(Duration::from_millis(25));
-    }
-    *shared = Arc::downgrade(&moto);
-    Some(moto)
+    static SHARED: Shared<Moto> = Shared::new();
+    SHARED.get(|| {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let child = Command::new(program())
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .env("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true")
+            .env("MOTO_ENABLE_AMI_VALIDATION", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|_| "moto is not installed; tests/engines/moto.sh installs it")?;
+        let moto = Moto { child, port };
+        let since = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if since.elapsed() > PATIENCE * 2 {
+                return Err("moto does not listen".into());
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        Ok(moto)
+    })
 }
 
 impl Transport for Moto {

@@ -1,19 +1,15 @@
 //! A real Incus for as long as tests want it, and one test's view of it.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use pacer_backend::{
     Backend, Bootstrap, Destruction, Error, Instance, InstanceState,
-    testing::{Memory, Socket},
+    testing::{Daemon, Memory, Shared, Socket, run},
 };
 use serde_json::{Value, json};
 
@@ -36,34 +32,8 @@ echo COLOUR $COLOUR
 [ \"$BRIEF\" = '' ] || exit 0
 ";
 
-/// A server for as long as some test holds it.
-pub struct Server {
-    pub socket: PathBuf,
-    /// Where the private one lives; none for a foreign one.
-    dir: Option<String>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.dir {
-            let _ = Command::new(script("incusd.sh")).args(["stop", dir]).status();
-        }
-    }
-}
-
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/engines").join(name)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test is told by its environment what it may use")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|e| e.to_string())?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
 }
 
 /// Gives the server the test image.
@@ -80,44 +50,20 @@ fn build_image(socket: &Path) -> Result<(), String> {
     built.map(drop)
 }
 
-/// The server that the tests of this process share; it ends with the last of them.
-fn server() -> Option<Arc<Server>> {
-    static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(server) = shared.upgrade() {
-        return Some(server);
-    }
-    let (started, dir) = match variable("PACER_TEST_INCUS") {
-        Some(socket) => (Ok(socket), None),
-        None => {
-            let dir = format!("/tmp/pacer-incus-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-            (run(Command::new(script("incusd.sh")).args(["start", &dir])), Some(dir))
-        }
-    };
-    let built = started.and_then(|socket| {
-        let server = Server { socket: socket.into(), dir };
-        build_image(&server.socket).map(|()| server)
-    });
-    match built {
-        Ok(server) => {
-            let server = Arc::new(server);
-            *shared = Arc::downgrade(&server);
-            Some(server)
-        }
-        Err(why) => {
-            assert!(variable("CI").as_deref() != Some("true"), "no Incus, and CI needs one: {why}");
-            // Past the capture of the test's output: what did not run must be seen.
-            let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            let _ = writeln!(std::io::stderr(), "NOT RUN: {name}: no Incus: {why}");
-            None
-        }
-    }
+/// The server that the tests of this process share.
+fn server() -> Option<Arc<Daemon>> {
+    static SHARED: Shared<Daemon> = Shared::new();
+    SHARED.get(|| {
+        let server = Daemon::named_by("PACER_TEST_INCUS", &script("incusd.sh"));
+        let server = server.map_err(|why| format!("no Incus: {why}"))?;
+        build_image(&server.socket)?;
+        Ok(server)
+    })
 }
 
 /// One test's view of the server: an owner of its own, and all its instances removed in the end.
 pub struct Fixture {
-    pub server: Arc<Server>,
+    pub server: Arc<Daemon>,
     pub memory: Memory,
     pub owner: String,
     /// The backend's settings.

@@ -1,17 +1,16 @@
 //! A real daemon for as long as tests want it, and one test's view of it.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use pacer_backend::{Backend, Bootstrap, Destruction, Error, Instance, testing::Socket};
+use pacer_backend::{
+    Backend, Bootstrap, Destruction, Error, Instance,
+    testing::{Daemon, Shared, Socket, not_run, run},
+};
 use serde_json::{Value, json};
 
 use super::{call, request};
@@ -22,80 +21,28 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The volume that disks are copies of.
 pub const BASE: &str = "base.qcow2";
 
-/// A daemon for as long as some test holds it.
-pub struct Engine {
-    pub socket: PathBuf,
-    dir: String,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let _ = Command::new(script("libvirtd.sh")).args(["stop", &self.dir]).status();
-    }
-}
-
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/engines").join(name)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test is told by its environment what it may use")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|e| e.to_string())?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
-}
-
-/// Says that a test does not run; in CI that is a failure.
-fn not_run(why: &str) {
-    assert!(variable("CI").as_deref() != Some("true"), "CI needs what is missing here: {why}");
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let line = format!("NOT RUN: {test}: {why}\n");
-    // Past the capture of the test's output: what did not run must be seen.
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    if let Some(list) = variable("PACER_NOT_RUN") {
-        let list = std::fs::OpenOptions::new().create(true).append(true).open(list);
-        list.and_then(|mut list| list.write_all(line.as_bytes())).expect("the list of what did not run can be written");
-    }
-}
-
-/// The daemon that the tests of this process share; it ends with the last of them.
-fn engine() -> Option<Arc<Engine>> {
-    static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(engine) = shared.upgrade() {
-        return Some(engine);
-    }
-    let dir = format!("/tmp/pacer-lv-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let started = run(Command::new(script("libvirtd.sh")).args(["start", &dir])).and_then(|socket| {
-        let engine = Engine { socket: socket.into(), dir };
+/// The daemon that the tests of this process share.
+fn engine() -> Option<Arc<Daemon>> {
+    static SHARED: Shared<Daemon> = Shared::new();
+    SHARED.get(|| {
+        let engine = Daemon::start(&script("libvirtd.sh")).map_err(|why| format!("no libvirt daemon: {why}"))?;
         virsh(&engine, &["vol-create-as", "default", BASE, "64M", "--format", "qcow2"])?;
-        Ok(Arc::new(engine))
-    });
-    match started {
-        Ok(engine) => {
-            *shared = Arc::downgrade(&engine);
-            Some(engine)
-        }
-        Err(why) => {
-            not_run(&format!("no libvirt daemon: {why}"));
-            None
-        }
-    }
+        Ok(engine)
+    })
 }
 
-fn virsh(engine: &Engine, arguments: &[&str]) -> Result<String, String> {
+fn virsh(engine: &Daemon, arguments: &[&str]) -> Result<String, String> {
     let uri = format!("qemu+unix:///session?socket={}", engine.socket.display());
     run(Command::new("virsh").args(["-q", "-c", &uri]).args(arguments))
 }
 
 /// One test's view of the daemon: an owner of its own, and all its machines removed in the end.
 pub struct Fixture {
-    pub engine: Arc<Engine>,
+    pub engine: Arc<Daemon>,
     pub owner: String,
     pub settings: Value,
 }
@@ -155,7 +102,7 @@ impl Fixture {
 
     /// Where the daemon keeps everything.
     pub fn dir(&self) -> &str {
-        &self.engine.dir
+        self.engine.dir()
     }
 
     /// libvirt's own client.
@@ -167,7 +114,7 @@ impl Fixture {
     pub fn left(&self) -> Vec<String> {
         let mut left: Vec<String> = self.virsh(&["list", "--all", "--name"]).lines().map(str::to_owned).collect();
         left.extend(self.virsh(&["vol-list", "default"]).lines().map(str::to_owned));
-        let pool = Path::new(&self.engine.dir).join("pool");
+        let pool = Path::new(self.engine.dir()).join("pool");
         let files = std::fs::read_dir(pool).expect("the pool is a directory").flatten();
         left.extend(files.map(|file| file.file_name().to_string_lossy().into_owned()));
         left.retain(|name| name.contains(&self.owner));
@@ -178,7 +125,7 @@ impl Fixture {
     pub fn guest(&self) -> Option<String> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = format!("{}/guest", self.engine.dir);
+        let dir = format!("{}/guest", self.engine.dir());
         let made = Path::new(&dir).join("vmlinuz").exists();
         if let Err(why) =
             if made { Ok(String::new()) } else { run(Command::new(script("guest.sh")).args(["build", &dir])) }

@@ -1,4 +1,7 @@
-//! For tests of backends, natively: a scripted transport, a real endpoint behind a unix socket, a cache in memory.
+//! For tests of backends, natively: a scripted transport, a real endpoint behind a unix socket, a cache in memory, a real engine
+//! that a script starts.
+
+mod daemon;
 
 use std::{
     cell::RefCell,
@@ -8,6 +11,8 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
+
+pub use daemon::{Daemon, Shared, not_run, run, variable};
 
 use crate::{
     Cache, Context, Error,
