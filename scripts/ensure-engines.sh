@@ -19,22 +19,15 @@ missing_packages() {
     # The emulated cloud is a Python program in an environment of its own.
     command -v moto_server >/dev/null || python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
     has_incus || echo incus-base
-    # Together, or apt takes one away for the other.
     command -v qemu-system-x86_64 >/dev/null && command -v qemu-img >/dev/null || echo qemu-system-x86 qemu-utils
 }
 
 packages=$(missing_packages | tr '\n' ' ')
 if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     say "installing Debian packages that the tests run against: apt-get install --no-install-recommends $packages"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
     # Nothing has to be started by the installation: the tests run daemons of their own, on sockets of their own.
     # shellcheck disable=SC2086 # a list of words
-    apt-get install -y -qq --no-install-recommends ${packages//incus-base/} || say "apt-get could not install everything"
-    if ! has_incus; then
-        know_incus
-        apt-get install -y -qq --no-install-recommends incus-base || say "apt-get could not install incus-base"
-    fi
+    install_packages $packages
     packages=$(missing_packages | tr '\n' ' ')
 fi
 

@@ -44,19 +44,54 @@ has_incus() {
         { [ -x /usr/libexec/incus/incusd ] || [ -x /usr/lib/incus/incusd ] || command -v incusd >/dev/null; }
 }
 
-# Has apt know where incus is: Debian 12 has it in its backports only. Nobody's machine but CI's gets a new source.
-know_incus() {
-    apt-cache show incus-base >/dev/null 2>&1 && return
-    local release site
+apt_install() { apt-get install -y -qq --no-install-recommends "$@" || say "apt-get could not install: $*"; }
+
+# Has apt know the backports of this release, and prints their name. Nobody's machine but CI's gets a new source.
+backports() {
+    local release suite targets site
     release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    site=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' |
-        awk -v release="$release" '$2 == release && $3 == "main" { print $1; exit }')
-    if [ -z "$release" ] || [ -z "$site" ] || ! in_ci; then
-        say "apt does not know incus-base; on Debian 12 add the suite $release-backports to apt's sources"
-        return
+    suite=$release-backports
+    # shellcheck disable=SC2016 # apt's own words
+    targets=$(apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages')
+    if ! grep -q "^$suite main " <<<"$targets"; then
+        site=$(awk -v release="$release" '$1 == release && $2 == "main" { print $3; exit }' <<<"$targets")
+        in_ci && [ -n "$site" ] || return 1
+        say "adding $suite to apt's sources: /etc/apt/sources.list.d/$suite.list"
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $suite main" \
+            >"/etc/apt/sources.list.d/$suite.list"
+        apt-get update -qq >&2 || return 1
     fi
-    say "adding $release-backports to apt's sources, which has incus: /etc/apt/sources.list.d/$release-backports.list"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $release-backports main" \
-        >"/etc/apt/sources.list.d/$release-backports.list"
+    echo "$suite"
+}
+
+# install_packages NAME…: Debian's. Each group by itself: where one is not to be had, the others are of use.
+install_packages() {
+    local name suite plain=()
+    export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
+    for name in "$@"; do
+        case $name in
+        qemu-* | incus-base) ;;
+        *) plain+=("$name") ;;
+        esac
+    done
+    [ "${#plain[@]}" = 0 ] || apt_install "${plain[@]}"
+    case " $* " in
+    *" qemu-"*)
+        # Its parts go together only when they are of one release, and a machine may have some from the backports.
+        case $(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) in
+        *~bpo*) suite=$(backports) || say "qemu-utils is from the backports, which apt does not know" ;;
+        *) suite='' ;;
+        esac
+        apt_install ${suite:+-t "$suite"} qemu-system-x86 qemu-utils
+        ;;
+    esac
+    case " $* " in
+    *" incus-base "*)
+        # Debian 12 has it in its backports only.
+        apt-cache show incus-base >/dev/null 2>&1 || backports >/dev/null ||
+            say "apt does not know incus-base; on Debian 12 add the backports to its sources"
+        apt_install incus-base
+        ;;
+    esac
 }

@@ -7,7 +7,7 @@ need_cargo
 need_wasm_target
 
 # In the order of how long they take.
-engines="simulated ec2 podman docker incus libvirt"
+engines="simulated hetzner ec2 podman docker incus libvirt"
 
 wanted=${ENGINE:-$engines}
 for engine in $wanted; do
@@ -24,19 +24,17 @@ packages() {
     # Its runtime is Docker's.
     podman) echo podman docker.io busybox-static ;;
     incus) echo incus-base busybox-static ;;
-    # Named together: apt takes one of QEMU's away for another.
     libvirt) echo libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils busybox-static ;;
     # moto is Python's.
     ec2) echo python3-venv ;;
-    simulated) ;;
+    # A double of it, and the simulator's own cloud.
+    hetzner | simulated) ;;
     esac
 }
 
 installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    updated=
     for engine in $wanted; do
         missing=()
         for package in $(packages "$engine"); do
@@ -44,11 +42,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         done
         [ "${#missing[@]}" -gt 0 ] || continue
         say "installing Debian packages that $engine is made of: ${missing[*]}"
-        [ -n "$updated" ] || apt-get update -qq || say "apt-get update failed; trying with the package lists as they are"
-        updated=yes
-        [ "$engine" != incus ] || know_incus
-        # Where one is not to be had, the other engines are of use all the same.
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" || say "apt-get could not install what $engine needs"
+        install_packages "${missing[@]}"
     done
 fi
 

@@ -15,7 +15,7 @@ use pacer_tests::{
     libvirt::{self, Libvirtd},
 };
 use scenarios::Place;
-use subjects::{containers::Containers, ec2::Moto, incus::Incus, libvirt::Libvirt};
+use subjects::{containers::Containers, ec2::Moto, hetzner::Hetzner, incus::Incus, libvirt::Libvirt};
 
 /// Runs a subject, says what came of it, and fails with what failed.
 async fn passes(subject: Subject) {
@@ -27,7 +27,7 @@ async fn passes(subject: Subject) {
 }
 
 /// What runs without being asked for by name.
-const USUAL: [&str; 2] = ["simulated", "docker"];
+const USUAL: [&str; 3] = ["simulated", "docker", "hetzner"];
 
 /// Whether this engine is one that is wanted. Says so if it is not and nobody chose.
 fn wanted(engine: &str) -> bool {
@@ -110,6 +110,21 @@ async fn ec2_keeps_the_contract() {
     match Moto::start() {
         Ok(moto) => passes(moto.subject()).await,
         Err(why) => not_run("ec2_keeps_the_contract", &why),
+    }
+}
+
+/// On a double, which is quick.
+#[tokio::test(flavor = "multi_thread")]
+async fn hetzner_keeps_the_contract() {
+    if wanted("hetzner") {
+        passes(Hetzner::start().await.subject()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hetzner_goes_through_every_scenario() {
+    if wanted("hetzner") {
+        scenarios::goes_through_every_scenario(&Hetzner::start().await).await;
     }
 }
 

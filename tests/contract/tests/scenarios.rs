@@ -49,6 +49,11 @@ pub trait Place {
         (4, "20s")
     }
 
+    /// Whether what has been paid for in advance is kept for the next job.
+    fn keeps_what_is_paid(&self) -> bool {
+        false
+    }
+
     /// Which of the first things that are asked for a machine have their answers lost.
     fn lost_answers(&self) -> &'static [usize] {
         &[1, 2, 3, 4]
@@ -270,6 +275,9 @@ async fn a_job_that_is_cancelled_while_its_machine_is_made(place: &dyn Place) {
     let id = story.world.queue(1, JOB)[0];
     story.job_is(&PHASES).await;
     story.world.simulator.github.cancel(id);
+    if place.keeps_what_is_paid() {
+        story.world.queue(1, SHORT);
+    }
     story.is_left_clean().await;
 }
 

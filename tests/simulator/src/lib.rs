@@ -9,6 +9,7 @@ pub mod cloud;
 mod dice;
 pub mod faults;
 pub mod github;
+pub mod hetzner;
 pub mod simulator;
 
 pub use simulator::{Settings, Simulator};

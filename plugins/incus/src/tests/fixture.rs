@@ -148,14 +148,15 @@ impl Fixture {
         })
     }
 
-    /// Waits until it is no longer running, and compares what `get` and `list` say.
+    /// Waits until it is no longer running, as `get` and as `list` say. Incus calls a container that ended by itself
+    /// `Stopped`, then `Running` again for as long as its own stop hook is at work, then `Stopped` for good.
     pub fn ended(&self, handle: &str) -> Instance {
-        let found = self.until("the instance's end", || {
-            self.get(handle).filter(|it| !matches!(it.state, InstanceState::Running | InstanceState::Stopping))
-        });
-        let listed = self.list().into_iter().find(|it| it.handle == handle).expect("it is listed");
-        assert_eq!(format!("{:?}", listed.state), format!("{:?}", found.state));
-        found
+        let over = |it: &Instance| !matches!(it.state, InstanceState::Running | InstanceState::Stopping);
+        self.until("the instance's end", || {
+            let listed = self.list().into_iter().find(|it| it.handle == handle).expect("it is listed");
+            let found = self.get(handle).filter(over)?;
+            (format!("{:?}", listed.state) == format!("{:?}", found.state)).then_some(found)
+        })
     }
 }
 

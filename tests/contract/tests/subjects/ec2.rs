@@ -8,7 +8,6 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -19,22 +18,14 @@ use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Refusal, Subject,
     proxy::{Protocol, Target},
 };
-use pacer_simulator::cloud::script;
-use pacer_tests::{
-    binaries::source_root,
-    process::free_port,
-    world::{World, runner_script},
-};
+use pacer_tests::{binaries::source_root, process::free_port, world::World};
 use serde_json::{Value, json};
-use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 
+use super::instance::{Instances, Records};
 use crate::scenarios::Place;
 
 /// No single thing takes it longer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often an instance looks whether it is still there.
-const LOOK: Duration = Duration::from_millis(200);
 /// An image that it knows.
 const IMAGE: &str = "ami-12c6146b";
 /// By the service in it moto knows whom it is asked for.
@@ -152,10 +143,6 @@ impl Direct {
         Ok(answer)
     }
 
-    fn runs(&self, id: &str) -> anyhow::Result<bool> {
-        Ok(self.ask(&format!("Action=DescribeInstances&InstanceId.1={id}"))?.contains("<name>running</name>"))
-    }
-
     /// The ids of instances that are not terminated, with this tag.
     fn alive(&self, tag: &str, value: &str) -> anyhow::Result<Vec<String>> {
         let states = ["pending", "running", "stopping", "stopped", "shutting-down"];
@@ -175,7 +162,7 @@ impl Place for Moto {
     }
 
     fn pool(&self, _world: &World) -> Value {
-        self.instances.get_or_init(|| Instances::start(self.address));
+        self.instances.get_or_init(|| Instances::start(Direct(self.address)));
         Moto::subject(self).pool
     }
 
@@ -184,79 +171,27 @@ impl Place for Moto {
     }
 }
 
-/// What instances do while they run, since moto only keeps records of them: each is a thread that does as its start
-/// script would and runs the simulator's runner, until that ends or the instance is terminated.
-struct Instances {
-    ending: CancellationToken,
-    watch: Option<JoinHandle<()>>,
-}
+impl Records for Direct {
+    type Id = String;
 
-impl Instances {
-    fn start(address: SocketAddr) -> Self {
-        let (runtime, ending) = (Handle::current(), CancellationToken::new());
-        let watching = ending.clone();
-        let watch = thread::spawn(move || {
-            let moto = Direct(address);
-            let mut known = BTreeSet::new();
-            thread::scope(|scope| {
-                while !watching.is_cancelled() {
-                    for id in moto.alive("pacer%3Aname", "*").unwrap_or_default() {
-                        if known.insert(id.clone()) {
-                            let (runtime, watching) = (&runtime, &watching);
-                            scope.spawn(move || lives(&Direct(address), &id, runtime, watching));
-                        }
-                    }
-                    thread::sleep(LOOK);
-                }
-            });
-        });
-        Self { ending, watch: Some(watch) }
+    fn ids(&self) -> anyhow::Result<Vec<String>> {
+        self.alive("pacer%3Aname", "*")
     }
-}
 
-impl Drop for Instances {
-    fn drop(&mut self) {
-        self.ending.cancel();
-        if let Some(watch) = self.watch.take() {
-            let _ = watch.join();
-        }
-    }
-}
-
-/// One instance, from its start to its end. What cannot be done ends it, as a machine powers off.
-fn lives(moto: &Direct, id: &str, runtime: &Handle, ending: &CancellationToken) {
-    let run = || -> anyhow::Result<()> {
-        let form = format!("Action=DescribeInstanceAttribute&Attribute=userData&InstanceId={id}");
-        let answer = moto.ask(&form)?;
+    fn user_data(&self, id: &String) -> anyhow::Result<String> {
+        let answer = self.ask(&format!("Action=DescribeInstanceAttribute&Attribute=userData&InstanceId={id}"))?;
         let data = between(&answer, "value").pop().context("it has no user-data")?;
-        let script = String::from_utf8(STANDARD.decode(data)?)?;
-        let (config, reporter) = runtime.block_on(script::run(&script)).map_err(anyhow::Error::msg)?;
-        let mut runner = Command::new("busybox")
-            .arg("sh")
-            .arg(runner_script())
-            .env("ACTIONS_RUNNER_INPUT_JITCONFIG", config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        while runner.try_wait()?.is_none() {
-            if ending.is_cancelled() || !moto.runs(id)? {
-                runner.kill()?;
-                runner.wait()?;
-                return Ok(());
-            }
-            thread::sleep(LOOK);
-        }
-        if let Some(reporter) = reporter {
-            runtime.block_on(reporter.report("job-done"));
-        }
-        Ok(())
-    };
-    if let Err(error) = run() {
-        eprintln!("{id}: {error:#}");
+        Ok(String::from_utf8(STANDARD.decode(data)?)?)
     }
-    // It may be terminated already.
-    let _ = moto.ask(&format!("Action=TerminateInstances&InstanceId.1={id}"));
+
+    fn runs(&self, id: &String) -> anyhow::Result<bool> {
+        Ok(self.ask(&format!("Action=DescribeInstances&InstanceId.1={id}"))?.contains("<name>running</name>"))
+    }
+
+    /// It is made to be terminated when it powers off.
+    fn is_off(&self, id: &String) {
+        let _ = self.ask(&format!("Action=TerminateInstances&InstanceId.1={id}"));
+    }
 }
 
 impl Engine for Direct {

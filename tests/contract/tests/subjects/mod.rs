@@ -3,7 +3,9 @@
 pub mod containers;
 mod daemon;
 pub mod ec2;
+pub mod hetzner;
 pub mod incus;
+mod instance;
 pub mod libvirt;
 pub mod simulated;
 

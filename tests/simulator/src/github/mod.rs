@@ -30,6 +30,7 @@ use crate::faults::Faults;
 
 pub use permissions::{Access, Permissions, documented};
 pub use runner::{Assigned, ConnectError, Session};
+pub(crate) use state::now;
 pub use state::{JobId, JobState};
 pub use webhooks::Weather;
 

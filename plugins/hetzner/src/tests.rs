@@ -1,21 +1,53 @@
 //! Against a double: Hetzner cannot be had without an account. It is written from the published description of the API and
 //! refuses what that says is refused; whether the real one does the same is not known here.
 
-mod double;
+use std::{cell::Cell, io::Cursor, time::Duration};
 
-use std::time::Duration;
-
-use double::Double;
 use pacer_backend::{
-    Backend, Bootstrap, Call, Destruction, ErrorKind, Instance, InstanceState, RunnerRequest, Severity,
+    Backend, Bootstrap, Call, Destruction, Error, ErrorKind, Instance, InstanceState, RunnerRequest, Severity,
+    http::{Request, Response, Transport},
     testing::{Memory, context},
 };
+use pacer_simulator::hetzner;
 use serde_json::{Value, json};
 
 use crate::{
     Hetzner,
     settings::{Pool, Settings},
 };
+
+#[derive(Default)]
+struct Double {
+    project: hetzner::Hetzner,
+    lose: Cell<bool>,
+}
+
+impl Double {
+    fn left(&self) -> usize {
+        self.project.machines().len()
+    }
+
+    fn exists(&self, handle: &str) -> bool {
+        self.project.machines().contains_key(&handle.parse().unwrap())
+    }
+
+    /// The next request has its effect and nobody hears of it.
+    fn lose_next(&self) {
+        self.lose.set(true);
+    }
+}
+
+impl Transport for Double {
+    fn send(&self, request: &Request, _: Duration) -> Result<Response, Error> {
+        assert_eq!(request.endpoint, "hetzner");
+        assert!(request.headers.iter().all(|(name, _)| name != "authorization"), "the token is the host's");
+        let (status, body) = self.project.answer(request.method, &request.path, &request.body);
+        if self.lose.take() {
+            return Err(Error::unavailable("the connection was reset"));
+        }
+        Ok(Response::new(request.to_string(), status, vec![], Box::new(Cursor::new(body))))
+    }
+}
 
 fn with<T>(double: &Double, run: impl FnOnce(&Call<'_, Settings>) -> T) -> T {
     let memory = Memory::default();
@@ -61,12 +93,12 @@ fn a_server_lives_from_create_to_destroy() {
     let got = with(&double, |call| Hetzner::get(call, &made.handle)).unwrap().unwrap();
     assert!(matches!(got.state, InstanceState::Running) && !got.hold && !got.addresses.is_empty());
     with(&double, |call| Hetzner::renew_lease(call, &made.handle, 2_000_000_000_000)).unwrap();
-    double.label(&made.handle, "pacer.hold", "1");
+    double.project.label(made.handle.parse().unwrap(), "pacer.hold", "1");
     let got = with(&double, |call| Hetzner::get(call, &made.handle)).unwrap().unwrap();
     assert_eq!((got.lease_until_ms, got.hold), (Some(2_000_000_000_000), true));
 
     gone(&double, &made.handle, 5_000);
-    assert_eq!(double.asked_to_shut_down(), std::slice::from_ref(&made.handle), "gently first");
+    assert_eq!(double.project.asked_to_shut_down(), std::slice::from_ref(&made.handle), "gently first");
     assert!(with(&double, |call| Hetzner::get(call, &made.handle)).unwrap().is_none());
     gone(&double, &made.handle, 0);
     for strange in ["", "x", "1/../2", "99999"] {
@@ -83,7 +115,7 @@ fn only_an_owners_servers_are_listed_and_every_page_is() {
         create(&double, &format!("pacer-{number}"), "app-1", json!({})).unwrap();
     }
     let theirs = create(&double, "other", "app-2", json!({})).unwrap();
-    double.stranger("web");
+    double.project.stranger("web");
     let (mut names, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let page = with(&double, |call| Hetzner::list(call, "app-1", cursor.as_deref())).unwrap();
@@ -96,7 +128,7 @@ fn only_an_owners_servers_are_listed_and_every_page_is() {
     assert_eq!((names.len(), names.contains(&"other".to_owned())), (60, false));
     let refused = create(&double, "other", "app-1", json!({})).unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict, "{}", refused.message);
-    let stranger = double.stranger("db");
+    let stranger = double.project.stranger("db").to_string();
     assert_eq!(with(&double, |call| Hetzner::destroy(call, &stranger, 0)).unwrap(), Destruction::Gone);
     assert!(double.exists(&stranger), "a stranger's server is left alone");
     assert!(double.exists(&theirs.handle));
@@ -105,13 +137,13 @@ fn only_an_owners_servers_are_listed_and_every_page_is() {
 #[test]
 fn types_and_locations_are_tried_in_order() {
     let double = Double::default();
-    double.full("cx23", "fsn1");
-    double.full("cx23", "nbg1");
+    double.project.full("cx23", "fsn1");
+    double.project.full("cx23", "nbg1");
     let more = json!({ "server_types": ["cx23", "cpx22"], "locations": ["fsn1", "nbg1"] });
     let made = create(&double, "pacer-a", "app-1", more.clone()).unwrap();
     assert!(made.attributes.contains(&("server-type".into(), "cpx22".into())), "{:?}", made.attributes);
-    double.full("cpx22", "fsn1");
-    double.full("cpx22", "nbg1");
+    double.project.full("cpx22", "fsn1");
+    double.project.full("cpx22", "nbg1");
     let full = create(&double, "pacer-b", "app-1", more).unwrap_err();
     assert_eq!(full.kind, ErrorKind::Capacity, "{}", full.message);
     assert!(full.message.contains("`cpx22` in `nbg1`"), "{}", full.message);
@@ -131,7 +163,7 @@ fn refusals_are_of_a_kind_and_the_bootstrap_is_in_none() {
         (503, "", ErrorKind::Unavailable),
     ] {
         let double = Double::default();
-        double.refuse(status, code);
+        double.project.refuse(status, code);
         let refused = create(&double, "pacer-a", "app-1", json!({})).unwrap_err();
         assert_eq!(refused.kind, kind, "{code}: {}", refused.message);
         assert!(!refused.message.contains("#cloud-config"), "{}", refused.message);
