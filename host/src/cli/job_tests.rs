@@ -12,7 +12,7 @@ use crate::{
         job::{Assignment, JobFact, Phase},
         runner::{RunnerName, Target},
     },
-    store::{Ingest, Op, Pause},
+    store::{Ingest, Op, Pause, Proof},
 };
 
 fn at(second: i64) -> Timestamp {
@@ -178,7 +178,7 @@ fn runners_that_are_not_over_count_against_caps_however_many_pages_they_fill() {
 fn a_pool_that_is_held_back_says_until_when() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
-    let pause = Pause { until: at(60), reason: "the engine is down".to_owned(), failures: 3 };
+    let pause = Pause { until: at(60), reason: "the engine is down".to_owned(), failures: 3, proof: Proof::Machine };
     let pause = Op::Pause { project: "app".parse().unwrap(), pool: "small".parse().unwrap(), pause: Some(pause) };
     let _open = store(&config, vec![job(7, 1, Some("small")), pause]);
     let (text, _) = ask(&config, "7", false).unwrap();

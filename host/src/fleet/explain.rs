@@ -323,7 +323,9 @@ mod tests {
 
     #[test]
     fn caps_and_pauses_are_named_with_the_way_out() {
-        let pause = Pause { until: at(500), reason: "the engine is down".to_owned(), failures: 3 };
+        use crate::store::Proof;
+        let pause =
+            Pause { until: at(500), reason: "the engine is down".to_owned(), failures: 3, proof: Proof::Machine };
         let pauses = [("app".parse().unwrap(), "small".parse().unwrap(), pause)];
         let counts = Counts { pool: 2, project: 2, repo: 2 };
         let explanation = explain(&job(JobStatus::Queued), &config(), counts, &pauses, at(130));

@@ -1,5 +1,7 @@
 //! What each [`Intent`] writes, before anything is done about it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{
@@ -9,7 +11,10 @@ use super::{
     runner::{Runner, RunnerChange, RunnerName, RunnerState},
     world::World,
 };
-use crate::{plugins::ErrorKind, store::Op};
+use crate::{
+    plugins::ErrorKind,
+    store::{Op, Proof},
+};
 
 /// The changes of an intent: they commit together.
 pub fn ops(world: &World, intent: &Intent, now: Timestamp) -> Vec<Op> {
@@ -31,6 +36,7 @@ pub fn ops(world: &World, intent: &Intent, now: Timestamp) -> Vec<Op> {
         Intent::Busy { runner, job, deadline, stranded } => {
             let change = RunnerChange::Busy { job: *job, deadline: *deadline };
             let mut ops = vec![Op::Runner { name: runner.clone(), change }];
+            ops.extend(world.runner(runner).and_then(|runner| let_go(world, runner, Proof::Runner)));
             if let Some(stranded) = stranded {
                 let change = JobChange::Pair { runner: stranded.spare.clone() };
                 ops.push(Op::Job { key: stranded.job, change });
@@ -119,6 +125,35 @@ pub fn stop_failed(world: &World, runner: &Runner, error: &str, trouble: Trouble
         ops.extend(note_ended(world, runner, error));
     }
     ops
+}
+
+/// A failure's other half: the pool of the runner is held back for a while, if nothing else holds it back already.
+pub fn hold_back(
+    world: &World,
+    runner: &Runner,
+    error: &str,
+    trouble: Trouble,
+    retry_after: Option<Duration>,
+    jitter: f64,
+    now: Timestamp,
+) -> Option<Op> {
+    let previous = world.pause(&runner.project, &runner.pool);
+    let pause = retry::pause_after(trouble, error, retry_after, previous, jitter, now)?;
+    (Some(&pause) != previous).then(|| Op::Pause {
+        project: runner.project.clone(),
+        pool: runner.pool.clone(),
+        pause: Some(pause),
+    })
+}
+
+/// Its pool is no longer held back, if this is proof that the trouble is over.
+pub fn let_go(world: &World, runner: &Runner, proof: Proof) -> Option<Op> {
+    let pause = world.pause(&runner.project, &runner.pool)?;
+    (pause.proof <= proof).then(|| Op::Pause {
+        project: runner.project.clone(),
+        pool: runner.pool.clone(),
+        pause: None,
+    })
 }
 
 fn running_job(world: &World, runner: &Runner) -> Option<JobKey> {

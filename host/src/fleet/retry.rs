@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{github::GitHubErrorKind, plugins::ErrorKind, store::Pause};
+use crate::{
+    github::GitHubErrorKind,
+    plugins::ErrorKind,
+    store::{Pause, Proof},
+};
 
 use jiff::Timestamp;
 
@@ -91,7 +95,11 @@ pub fn pause_after(
     let wait = doubled.min(treatment.longest).mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0);
     // What the endpoint asked for is obeyed, within a bound: an hour is more than any limit's window.
     let wait = wait.max(retry_after.unwrap_or_default().min(Duration::from_secs(3600)));
-    Some(Pause { until: now + wait, reason: reason.to_owned(), failures })
+    let proof = match trouble {
+        Trouble::Lost => Proof::Runner,
+        Trouble::Backend(_) | Trouble::GitHub(_) | Trouble::Restart => Proof::Machine,
+    };
+    Some(Pause { until: now + wait, reason: reason.to_owned(), failures, proof })
 }
 
 /// Whether a job that has now lost this many runners is given up.
@@ -158,7 +166,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn a_pause_never_exceeds_its_bounds(failures in 0u32..100_000, jitter in -1.0f64..2.0, asked in proptest::option::of(0u64..u64::MAX / 2)) {
-            let previous = Pause { until: at(-1), reason: String::new(), failures };
+            let previous = Pause { until: at(-1), reason: String::new(), failures, proof: Proof::Runner };
             let pause = pause_after(Trouble::Lost, "x", asked.map(Duration::from_secs), Some(&previous), jitter, at(0)).unwrap();
             let wait = pause.until.as_second() - at(0).as_second();
             proptest::prop_assert!((0..=3600).contains(&wait));

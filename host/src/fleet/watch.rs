@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    iter,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     executor::Executor,
+    intent,
     runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
     world::World,
 };
@@ -25,7 +27,7 @@ use crate::{
     github::GitHubRunner,
     plugins::{Instance, InstanceState},
     routing::BackendName,
-    store::Op,
+    store::{Op, Proof},
 };
 
 /// How long a listing may take.
@@ -173,9 +175,11 @@ async fn mark_online(executor: &Executor, listed: &[GitHubRunner], names: &HashS
             .filter(|listed| listed.online)
             .map(|listed| RunnerName::new(listed.name.as_str()))
             .filter(|name| names.contains(name))
-            .filter_map(|name| {
-                let deadline = now + super::plan::timeouts(&world, world.runner(&name)?).idle;
-                Some(Op::Runner { name, change: RunnerChange::Idle { deadline } })
+            .filter_map(|name| world.runner(&name))
+            .flat_map(|runner| {
+                let deadline = now + super::plan::timeouts(&world, runner).idle;
+                let idle = Op::Runner { name: runner.name.clone(), change: RunnerChange::Idle { deadline } };
+                iter::once(idle).chain(intent::let_go(&world, runner, Proof::Runner))
             })
             .collect()
     };

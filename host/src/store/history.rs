@@ -201,15 +201,16 @@ pub async fn save_pause(
 ) -> Result<(), sqlx::Error> {
     let query = match pause {
         Some(pause) => sqlx::query(
-            "INSERT INTO pauses (project, pool, until, reason, failures) VALUES ($1, $2, $3, $4, $5) \
+            "INSERT INTO pauses (project, pool, until, reason, failures, proof) VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT (project, pool) DO UPDATE SET until = excluded.until, reason = excluded.reason, \
-             failures = excluded.failures",
+             failures = excluded.failures, proof = excluded.proof",
         )
         .bind(project.as_str())
         .bind(pool.as_str())
         .bind(millis(pause.until))
         .bind(pause.reason.as_str())
-        .bind(i64::from(pause.failures)),
+        .bind(i64::from(pause.failures))
+        .bind(pause.proof.to_string()),
         None => sqlx::query("DELETE FROM pauses WHERE project = $1 AND pool = $2")
             .bind(project.as_str())
             .bind(pool.as_str()),
@@ -218,13 +219,18 @@ pub async fn save_pause(
 }
 
 pub async fn pauses(connection: &mut SqliteConnection) -> Result<Vec<(ProjectName, PoolName, Pause)>, sqlx::Error> {
-    let rows = sqlx::query("SELECT project, pool, until, reason, failures FROM pauses ORDER BY project, pool")
+    let rows = sqlx::query("SELECT project, pool, until, reason, failures, proof FROM pauses ORDER BY project, pool")
         .fetch_all(connection)
         .await?;
     let read = |row: &SqliteRow| {
         let mut row = Columns::new(row);
         let (project, pool) = (row.parse("project")?, row.parse("pool")?);
-        let pause = Pause { until: row.time("until")?, reason: row.take()?, failures: row.number("failures")? };
+        let pause = Pause {
+            until: row.time("until")?,
+            reason: row.take()?,
+            failures: row.number("failures")?,
+            proof: row.parse("proof")?,
+        };
         Ok((project, pool, pause))
     };
     rows.iter().map(read).collect()

@@ -46,7 +46,7 @@ use crate::{clock::SharedClock, config::Retention};
 pub use look::{DatabaseState, FOREIGN};
 pub use model::{
     Active, AuditEntry, Changed, DeliveryRecord, EventRow, Ingest, IngestResult, JobFilter, Op, OpOutcome, Page, Pause,
-    Pruned, RunnerFilter, StoreError,
+    Proof, Pruned, RunnerFilter, StoreError,
 };
 pub use reads::MAX_PAGE;
 

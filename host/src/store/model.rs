@@ -1,6 +1,6 @@
 //! What goes into the store and what comes out of it.
 
-use std::sync::Arc;
+use std::{fmt, str::FromStr, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -78,6 +78,37 @@ pub struct Pause {
     pub reason: String,
     /// Failures in a row.
     pub failures: u32,
+    pub proof: Proof,
+}
+
+/// What shows that the trouble is over and that the next failure is the first in a row. Each is proof of those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// The backend made a machine.
+    Machine,
+    /// GitHub saw a runner online, or gave it a job.
+    Runner,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Machine => "machine",
+            Self::Runner => "runner",
+        })
+    }
+}
+
+impl FromStr for Proof {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "machine" => Ok(Self::Machine),
+            "runner" => Ok(Self::Runner),
+            _ => Err(()),
+        }
+    }
 }
 
 /// Who did what.

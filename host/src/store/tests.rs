@@ -155,7 +155,7 @@ async fn what_is_acknowledged_is_there_after_a_restart() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.ingest("g1", 1, Phase::Queued).await, IngestResult::Enqueued(key(1), JobStatus::Queued));
     let name = RunnerName::new("pacer-a");
-    let pause = Pause { until: at(500), reason: "no capacity".into(), failures: 3 };
+    let pause = Pause { until: at(500), reason: "no capacity".into(), failures: 3, proof: Proof::Runner };
     let outcomes = fixture
         .store
         .write(vec![

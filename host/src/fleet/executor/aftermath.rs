@@ -9,7 +9,7 @@ use crate::{
     fleet::{
         intent,
         job::{Job, JobChange},
-        recover, rerun, retry,
+        recover, rerun,
         runner::{Runner, RunnerState},
     },
     github::Rerun,
@@ -31,12 +31,8 @@ impl Executor {
         let ops = {
             let world = self.world();
             let mut ops = intent::stop_failed(&world, runner, &error, failure.trouble(), now);
-            let previous = world.pause(&runner.project, &runner.pool);
-            let pause =
-                retry::pause_after(failure.trouble(), &error, failure.retry_after(), previous, rand::random(), now);
-            if pause.is_some() && pause.as_ref() != previous {
-                ops.push(Op::Pause { project: runner.project.clone(), pool: runner.pool.clone(), pause });
-            }
+            let (trouble, retry_after) = (failure.trouble(), failure.retry_after());
+            ops.extend(intent::hold_back(&world, runner, &error, trouble, retry_after, rand::random(), now));
             ops
         };
         self.record(ops).await;

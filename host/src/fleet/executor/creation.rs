@@ -10,6 +10,7 @@ use crate::{
     config::{BootstrapMode, Pool, Project, RunnerGroup, Scope, Timeouts},
     fleet::{
         cost::Rate,
+        intent,
         job::JobChange,
         machine::{Start, Way},
         measure,
@@ -18,7 +19,7 @@ use crate::{
     github::{GitHubError, GitHubErrorKind, Registration},
     plugins::{BackendError, ErrorKind, Instance, Price, RunnerRequest},
     routing::{self, BackendName},
-    store::Op,
+    store::{Op, Proof},
 };
 
 impl Executor {
@@ -154,9 +155,7 @@ impl Executor {
             let wanted = world.wanted_by(&runner.name).map(|job| job.key);
             let meant_for = wanted.or_else(|| world.runner(&runner.name).map_or(runner.job, |runner| runner.job));
             ops.extend(meant_for.map(|key| Op::Job { key, change: JobChange::Starting }));
-            if world.pause(&runner.project, &runner.pool).is_some() {
-                ops.push(Op::Pause { project: runner.project.clone(), pool: runner.pool.clone(), pause: None });
-            }
+            ops.extend(intent::let_go(&world, runner, Proof::Machine));
         }
         self.record(ops).await;
         self.rate(runner, pool, price, since).await;

@@ -23,7 +23,7 @@ use crate::{
         Server, Telemetry, Timeouts,
     },
     routing::{PoolName, ProjectName},
-    store::{Changed, Op, Pause},
+    store::{Changed, Op, Pause, Proof},
 };
 
 /// A repository-scoped project `app` on `octocat/app` and an organisation-scoped one, `org`, of `acme`.

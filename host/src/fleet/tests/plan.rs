@@ -2,7 +2,9 @@
 
 use super::{super::Intent, *};
 use crate::fleet::{
+    intent,
     job::JobStatus,
+    retry::Trouble,
     runner::{RunnerChange, RunnerState},
 };
 
@@ -43,15 +45,27 @@ impl Sim {
         self.change(name, RunnerChange::Creating { github_runner_id: Some(1), deadline });
         self.change(name, RunnerChange::Created { handle: name.to_string(), digest: "d".to_owned(), deadline });
         let job = self.world.wanted_by(name).map(|job| job.key);
-        if let Some(key) = job {
-            self.commit(vec![Op::Job { key, change: job::JobChange::Starting }]);
-        }
+        let mut ops: Vec<Op> = job.map(|key| Op::Job { key, change: job::JobChange::Starting }).into_iter().collect();
+        let runner = &self.runners[name];
+        ops.extend(intent::let_go(&self.world, runner, Proof::Machine));
+        self.commit(ops);
+    }
+
+    /// Its machine ends before it has a job.
+    fn dies(&mut self, name: &RunnerName) {
+        let (runner, why) = (&self.runners[name], "its machine stopped");
+        let mut ops = intent::stop_failed(&self.world, runner, why, Trouble::Lost, self.now);
+        ops.extend(intent::hold_back(&self.world, runner, why, Trouble::Lost, None, 0.5, self.now));
+        self.commit(ops);
+        self.change(name, RunnerChange::Gone);
     }
 
     fn online(&mut self, name: &RunnerName) {
         self.created(name);
         let deadline = self.now + Duration::from_secs(600);
-        self.change(name, RunnerChange::Idle { deadline });
+        let mut ops = vec![Op::Runner { name: name.clone(), change: RunnerChange::Idle { deadline } }];
+        ops.extend(intent::let_go(&self.world, &self.runners[name], Proof::Runner));
+        self.commit(ops);
     }
 }
 
@@ -251,7 +265,10 @@ fn a_paused_pool_starts_nothing_and_then_a_single_probe() {
         sim.queue(id);
     }
     let pool = ("app".parse().unwrap(), "small".parse().unwrap());
-    sim.pause((&pool.0, &pool.1), Some(Pause { until: at(30), reason: "full".to_owned(), failures: 1 }));
+    sim.pause(
+        (&pool.0, &pool.1),
+        Some(Pause { until: at(30), reason: "full".to_owned(), failures: 1, proof: Proof::Machine }),
+    );
     assert_eq!(started(&sim.plan()).len(), 0);
     sim.now = at(31);
     assert_eq!(started(&sim.plan()).len(), 1, "the probe");
@@ -260,14 +277,46 @@ fn a_paused_pool_starts_nothing_and_then_a_single_probe() {
 }
 
 #[test]
+fn machines_that_die_young_come_ever_slower_until_a_runner_is_online() {
+    let mut sim = plain();
+    for id in 1..=20 {
+        sim.queue(id);
+    }
+    let mut started_at = Vec::new();
+    for second in 0..120 {
+        sim.now = at(second);
+        for name in started(&sim.plan()) {
+            started_at.push(second);
+            sim.created(&name);
+            sim.dies(&name);
+        }
+    }
+    assert!(started_at.len() < 12, "{started_at:?}");
+    let waits: Vec<i64> = started_at.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(waits.last().is_some_and(|last| *last >= 32), "{started_at:?}");
+
+    let (project, pool) = ("app".parse().unwrap(), "small".parse().unwrap());
+    assert!(sim.world.pause(&project, &pool).unwrap().failures > 5);
+    let name = loop {
+        sim.now += Duration::from_secs(1);
+        if let Some(name) = started(&sim.plan()).pop() {
+            break name;
+        }
+    };
+    sim.created(&name);
+    assert!(sim.world.pause(&project, &pool).is_some(), "those before had machines too");
+    sim.online(&name);
+    assert_eq!(sim.world.pause(&project, &pool), None);
+    assert_eq!(started(&sim.plan()).len(), 3, "all that the pool may have");
+}
+
+#[test]
 fn a_lost_runner_is_replaced_and_its_job_says_why() {
     let mut sim = plain();
     sim.queue(1);
     let first = started(&sim.plan()).remove(0);
-    let runner = sim.world.runner(&first).unwrap().clone();
-    let trouble = crate::fleet::retry::Trouble::Lost;
-    let ops = crate::fleet::intent::stop_failed(&sim.world, &runner, "its machine stopped", trouble, sim.now);
-    sim.commit(ops);
+    sim.dies(&first);
+    sim.now = at(1);
     assert_eq!(sim.job(1).losses, 1);
     assert!(sim.job(1).reason.as_deref().unwrap().contains("its machine stopped"));
     let second = started(&sim.plan()).remove(0);

@@ -7,7 +7,7 @@ use crate::{
     fleet::{
         intent,
         job::{JobChange, JobStatus},
-        retry::{self, Trouble},
+        retry::Trouble,
         runner::{RunnerChange, RunnerState, Target},
     },
     plugins::ErrorKind,
@@ -180,10 +180,7 @@ impl Play {
     fn fail(&mut self, runner: &Runner, trouble: Trouble) {
         let now = self.sim.now;
         let mut ops = intent::stop_failed(&self.sim.world, runner, "it failed", trouble, now);
-        let previous = self.sim.world.pause(&runner.project, &runner.pool);
-        if let Some(pause) = retry::pause_after(trouble, "it failed", None, previous, 0.5, now) {
-            ops.push(Op::Pause { project: runner.project.clone(), pool: runner.pool.clone(), pause: Some(pause) });
-        }
+        ops.extend(intent::hold_back(&self.sim.world, runner, "it failed", trouble, None, 0.5, now));
         self.sim.commit(ops);
         self.schedule(&runner.name, Step::Gone, 30);
     }
@@ -212,8 +209,7 @@ impl Play {
                 ops.extend(
                     self.sim.world.wanted_by(name).map(|job| Op::Job { key: job.key, change: JobChange::Starting }),
                 );
-                let (project, pool) = (runner.project.clone(), runner.pool.clone());
-                ops.push(Op::Pause { project, pool, pause: None });
+                ops.extend(intent::let_go(&self.sim.world, &runner, Proof::Machine));
                 self.sim.commit(ops);
                 if self.faults && self.dice.chance(10) {
                     self.schedule(name, Step::Die, 20);
@@ -223,7 +219,9 @@ impl Play {
             }
             Step::Online if runner.state == RunnerState::Booting => {
                 self.online.push(name.clone());
-                self.sim.commit(vec![Op::Runner { name: name.clone(), change: RunnerChange::Idle { deadline } }]);
+                let mut ops = vec![Op::Runner { name: name.clone(), change: RunnerChange::Idle { deadline } }];
+                ops.extend(intent::let_go(&self.sim.world, &runner, Proof::Runner));
+                self.sim.commit(ops);
             }
             Step::Online => {}
             Step::Die if runner.state.is_supply() && !self.ends.values().any(|taken| taken == name) => {
