@@ -46,6 +46,11 @@ pub use call::Call;
 pub use money::micros;
 pub use serde_json;
 
+/// The backend that the guide shows is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/backends/writing.md")]
+struct Guide;
+
 /// Makes a type that implements [`Backend`] the component's export. Nothing is exported in a native build.
 #[macro_export]
 macro_rules! export {
