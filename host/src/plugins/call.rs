@@ -20,7 +20,7 @@ use tokio::{
 use wasmtime::{Store, Trap};
 
 use super::{
-    bindings::Backend,
+    bindings::{Backend, pacer::backend::model as wire},
     breaker::Breaker,
     cache::Cache,
     convert,
@@ -350,7 +350,18 @@ pub(super) struct CallInfo {
 /// What came of the component's work.
 pub(super) enum Answer<R> {
     Fine(R),
-    Error(super::bindings::pacer::backend::model::Error),
+    Error(wire::Error),
     /// It answered what the contract does not allow.
     Nonsense(String),
+}
+
+impl<R> Answer<R> {
+    /// What the contract gives, put in the host's words.
+    pub(super) fn of<T>(result: Result<T, wire::Error>, convert: impl FnOnce(T) -> Result<R, String>) -> Self {
+        match result.map(convert) {
+            Ok(Ok(value)) => Self::Fine(value),
+            Ok(Err(what)) => Self::Nonsense(what),
+            Err(error) => Self::Error(error),
+        }
+    }
 }

@@ -1,13 +1,10 @@
 //! The backends of the configuration, each with the component in force.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+mod operations;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
@@ -24,7 +21,7 @@ use super::{
     engine,
     grant::{Grant, grants},
     load::{self, Linked, Loaded},
-    model::{BackendError, Backends, Bootstrap, Description, Destruction, ErrorKind, Instance, Price, RunnerRequest},
+    model::{BackendError, Description, ErrorKind},
     state::{self, State},
 };
 use crate::{
@@ -35,8 +32,6 @@ use crate::{
 
 /// How long a component may take to introduce itself. It needs no endpoint for that.
 const DESCRIBE: Duration = Duration::from_secs(30);
-/// Pages of a listing; at the usual hundred machines a page it is more than any pool has.
-const PAGES: usize = 1_000;
 
 /// The plugin host. Dropping it ends nothing that is under way.
 pub struct Host {
@@ -324,249 +319,5 @@ impl Slot {
             under_way: self.lane.under_way(),
             operations: self.lane.stats(),
         }
-    }
-}
-
-/// Puts an answer of the contract in the host's words.
-pub(super) fn answer<T, R>(result: Result<T, wire::Error>, convert: impl FnOnce(T) -> Result<R, String>) -> Answer<R> {
-    match result.map(convert) {
-        Ok(Ok(value)) => Answer::Fine(value),
-        Ok(Err(what)) => Answer::Nonsense(what),
-        Err(error) => Answer::Error(error),
-    }
-}
-
-/// An instance that was asked for by name.
-fn named(instance: wire::Instance, name: &str, owner: &str, state: &State) -> Result<Instance, String> {
-    let instance = convert::instance(instance, |text| state.redact(text))?;
-    if instance.name != name || instance.owner != owner {
-        return Err(format!(
-            "asked for machine `{name}` of `{owner}`, it gave `{}` of `{}`",
-            instance.name, instance.owner
-        ));
-    }
-    Ok(instance)
-}
-
-impl Backends for Host {
-    fn create(
-        &self,
-        backend: &BackendName,
-        request: Arc<RunnerRequest>,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<Instance, BackendError>> {
-        let backend = backend.clone();
-        async move {
-            let mut secrets = request.secrets.clone();
-            match &request.bootstrap {
-                Bootstrap::JitConfig(whole) | Bootstrap::CloudInit(whole) => secrets.push(whole.clone()),
-                // It is in the clear what a script does, and which runner's it is; its secrets are named.
-                Bootstrap::StartScript(_) => {}
-            }
-            let runner = request.name.to_string();
-            self.invoke(&backend, "create", Some(runner), secrets, deadline, move |instance, store, context| {
-                async move {
-                    let created = instance
-                        .pacer_backend_provisioner()
-                        .call_create(&mut *store, &context, &convert::request(&request))
-                        .await?;
-                    Ok(answer(created, |created| named(created, request.name.as_str(), &request.owner, store.data())))
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
-    }
-
-    fn get(
-        &self,
-        backend: &BackendName,
-        handle: &str,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<Option<Instance>, BackendError>> {
-        let (backend, handle) = (backend.clone(), handle.to_owned());
-        async move {
-            self.invoke(&backend, "get", None, Vec::new(), deadline, move |instance, store, context| {
-                async move {
-                    let found = instance.pacer_backend_provisioner().call_get(&mut *store, &context, &handle).await?;
-                    let redact = |text: &str| store.data().redact(text);
-                    Ok(answer(found, |found| found.map(|found| convert::instance(found, redact)).transpose()))
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
-    }
-
-    fn list(
-        &self,
-        backend: &BackendName,
-        owner: &str,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<Vec<Instance>, BackendError>> {
-        let (backend, owner) = (backend.clone(), owner.to_owned());
-        async move {
-            let ends = tokio::time::Instant::now() + deadline;
-            let mut all = Vec::new();
-            let (mut cursor, mut seen) = (None, HashSet::new());
-            for _ in 0..PAGES {
-                let left = ends.saturating_duration_since(tokio::time::Instant::now());
-                let (page, next) = self.list_page(&backend, &owner, cursor.take(), left).await?;
-                all.extend(page.into_iter().filter(|instance| instance.owner == owner));
-                match next {
-                    None => return Ok(all),
-                    Some(next) if seen.insert(next.clone()) => cursor = Some(next),
-                    Some(_) => break,
-                }
-            }
-            Err(BackendError {
-                kind: ErrorKind::Internal,
-                message: format!("backend `{backend}`: its listing does not come to an end"),
-                retry_after: None,
-                asked: false,
-            })
-        }
-        .boxed()
-    }
-
-    fn destroy(
-        &self,
-        backend: &BackendName,
-        handle: &str,
-        grace: Duration,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<Destruction, BackendError>> {
-        let (backend, handle) = (backend.clone(), handle.to_owned());
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        async move {
-            self.invoke(&backend, "destroy", None, Vec::new(), deadline, move |instance, store, context| {
-                async move {
-                    let outcome =
-                        instance.pacer_backend_provisioner().call_destroy(store, &context, &handle, grace_ms).await?;
-                    Ok(answer(outcome, |outcome| Ok(convert::destruction(outcome))))
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
-    }
-
-    fn renew_lease(
-        &self,
-        backend: &BackendName,
-        handle: &str,
-        until: Timestamp,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<(), BackendError>> {
-        let (backend, handle) = (backend.clone(), handle.to_owned());
-        async move {
-            self.invoke(&backend, "renew-lease", None, Vec::new(), deadline, move |instance, store, context| {
-                async move {
-                    let until = convert::millis(until);
-                    let outcome =
-                        instance.pacer_backend_provisioner().call_renew_lease(store, &context, &handle, until).await?;
-                    Ok(answer(outcome, Ok))
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
-    }
-
-    fn quote(
-        &self,
-        backend: &BackendName,
-        settings: &serde_json::Value,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<Option<Price>, BackendError>> {
-        let (backend, settings) = (backend.clone(), settings.to_string());
-        async move {
-            self.invoke(&backend, "quote", None, Vec::new(), deadline, move |instance, store, context| {
-                async move {
-                    let quoted =
-                        instance.pacer_backend_provisioner().call_quote(&mut *store, &context, &settings).await?;
-                    let redact = |text: &str| store.data().redact(text);
-                    Ok(answer(quoted, |quoted| Ok(quoted.map(|price| convert::price(&price, redact)))))
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
-    }
-
-    fn console_log(
-        &self,
-        backend: &BackendName,
-        handle: &str,
-        max_bytes: u32,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<String, BackendError>> {
-        let (backend, handle) = (backend.clone(), handle.to_owned());
-        async move {
-            self.invoke(&backend, "console-log", None, Vec::new(), deadline, move |instance, store, context| {
-                async move {
-                    let outcome = instance
-                        .pacer_backend_provisioner()
-                        .call_console_log(&mut *store, &context, &handle, max_bytes)
-                        .await?;
-                    Ok(answer(outcome, |text| Ok(store.data().redact(&text))))
-                }
-                .boxed()
-            })
-            .await
-        }
-        .boxed()
-    }
-
-    fn digest(&self, backend: &BackendName) -> Option<Arc<str>> {
-        match &*self.slots.get(backend)?.component.borrow() {
-            Component::InForce(loaded) => Some(loaded.linked.digest.clone()),
-            Component::Loading | Component::Refused(_) => None,
-        }
-    }
-
-    fn described(
-        &self,
-        backend: &BackendName,
-        deadline: Duration,
-    ) -> BoxFuture<'_, Result<Arc<Description>, BackendError>> {
-        let backend = backend.clone();
-        async move { Ok(self.slot(&backend)?.loaded(deadline).await?.description.clone()) }.boxed()
-    }
-}
-
-impl Host {
-    /// One page of a listing as the component gives it, whoever's the machines are, and the cursor of the next.
-    pub async fn list_page(
-        &self,
-        backend: &BackendName,
-        owner: &str,
-        cursor: Option<String>,
-        deadline: Duration,
-    ) -> Result<(Vec<Instance>, Option<String>), BackendError> {
-        let owner = owner.to_owned();
-        self.invoke(backend, "list", None, Vec::new(), deadline, move |instance, store, context| {
-            async move {
-                let page = instance
-                    .pacer_backend_provisioner()
-                    .call_list(&mut *store, &context, &owner, cursor.as_deref())
-                    .await?;
-                Ok(answer(page, |page| {
-                    let instances: Result<Vec<_>, _> = page
-                        .instances
-                        .into_iter()
-                        .map(|instance| convert::instance(instance, |text| store.data().redact(text)))
-                        .collect();
-                    Ok((instances?, page.next))
-                }))
-            }
-            .boxed()
-        })
-        .await
     }
 }

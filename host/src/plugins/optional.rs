@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::{
-    Host, convert,
-    host::answer,
+    Host,
+    call::Answer,
+    convert,
     model::{BackendError, Instance},
 };
 use crate::routing::BackendName;
@@ -18,7 +19,7 @@ impl Host {
         self.invoke(backend, "suspend", None, Vec::new(), deadline, move |instance, store, context| {
             async move {
                 let outcome = instance.pacer_backend_provisioner().call_suspend(store, &context, &handle).await?;
-                Ok(answer(outcome, Ok))
+                Ok(Answer::of(outcome, Ok))
             }
             .boxed()
         })
@@ -36,7 +37,7 @@ impl Host {
         self.invoke(backend, "resume", None, Vec::new(), deadline, move |instance, store, context| {
             async move {
                 let outcome = instance.pacer_backend_provisioner().call_resume(&mut *store, &context, &handle).await?;
-                Ok(answer(outcome, |resumed| convert::instance(resumed, |text| store.data().redact(text))))
+                Ok(Answer::of(outcome, |resumed| convert::instance(resumed, |text| store.data().redact(text))))
             }
             .boxed()
         })

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::IngestResult;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -214,7 +215,7 @@ proptest! {
             if !matches!(step, Step::Change(JobChange::Assign(_))) {
                 prop_assert!(job.status.rank() >= before.status.rank());
             }
-            if is_concluded(before.status) {
+            if before.status.is_concluded() {
                 prop_assert_eq!(job.status, before.status);
             }
             for (was, is) in [(before.running_at, job.running_at), (before.completed_at, job.completed_at)] {
