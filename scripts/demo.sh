@@ -53,8 +53,8 @@ projects:
     scope: repo
     repos: [octocat/hello-world, octocat/spoon-knife]
     pools:
-      - { name: small, backend: cloud, default: true, labels: [linux, x64], max_runners: 20, timeouts: { idle: 30s } }
-      - { name: large, backend: cloud, labels: [linux, x64, gpu], max_runners: 5, timeouts: { idle: 30s } }
+      - { name: small, backend: cloud, default: true, labels: [linux, x64], max_runners: 20, timeouts: { idle: 5s } }
+      - { name: large, backend: cloud, labels: [linux, x64, gpu], max_runners: 5, timeouts: { idle: 5s } }
 YAML
 (umask 077 && printf %s "$secret" >"$folder/secret")
 

@@ -202,8 +202,9 @@ async fn queue(simulator: &Simulator, options: &Serve) {
     }
 }
 
-/// How long machines whose job is over may take to go. What is idle by then is kept by its pool on purpose.
-const TIDY: Duration = Duration::from_secs(5);
+/// How long machines whose job is over, or that got none, may take to go. What is there after that is kept by its pool
+/// on purpose.
+const TIDY: Duration = Duration::from_secs(15);
 
 /// Waits until every job is over, and then a little for the machines to go.
 async fn drain(simulator: &Simulator, time: Duration) -> bool {
