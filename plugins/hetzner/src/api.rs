@@ -139,8 +139,8 @@ pub fn labels_of(
         (OWNER.to_owned(), labels::encode_owner(owner)?),
         (labels::LEASE.to_owned(), lease_until_ms.to_string()),
     ]);
-    // For information: what is no label as it is stays away.
-    let fits = tags.iter().filter(|(key, value)| labels::is_value(value) && labels::is_value(key));
-    all.extend(fits.map(|(key, value)| (format!("{}{key}", labels::TAG), value.clone())));
+    // What is too long for a label stays away.
+    let fits = tags.iter().filter(|(key, _)| labels::is_value(key));
+    all.extend(fits.filter_map(|(key, value)| Some((format!("{}{key}", labels::TAG), labels::encode(value)?))));
     Ok(all)
 }

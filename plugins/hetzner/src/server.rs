@@ -6,7 +6,7 @@ use pacer_backend::{Instance, InstanceState, Price, time};
 use serde::Deserialize;
 
 use crate::{
-    labels::{HOLD, LEASE, OWNER, TAG},
+    labels::{self, HOLD, LEASE, OWNER, TAG},
     settings::Settings,
 };
 
@@ -147,7 +147,7 @@ impl Server {
         let mut attributes: Vec<_> = self
             .labels
             .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(TAG)?.to_owned(), value.clone())))
+            .filter_map(|(key, value)| Some((key.strip_prefix(TAG)?.to_owned(), labels::decode(value))))
             .collect();
         attributes.extend(self.server_type.map(|kind| ("server-type".to_owned(), kind.name)));
         attributes.extend(location.map(|location| ("location".to_owned(), location)));

@@ -12,7 +12,7 @@ use pacer_simulator::hetzner;
 use serde_json::{Value, json};
 
 use crate::{
-    Hetzner,
+    Hetzner, labels,
     settings::{Pool, Settings},
 };
 
@@ -87,7 +87,9 @@ fn a_server_lives_from_create_to_destroy() {
     );
     assert!(matches!(made.state, InstanceState::Creating), "{:?}", made.state);
     assert_eq!(made.price.as_ref().map(|price| (price.micros_per_hour, price.currency.as_str())), Some((5_600, "EUR")));
-    assert!(made.attributes.contains(&("project".into(), "app".into())), "{:?}", made.attributes);
+    for tag in [("project", "app"), ("target", "repo:octocat/app")] {
+        assert!(made.attributes.contains(&(tag.0.into(), tag.1.into())), "{:?}", made.attributes);
+    }
     let again = create(&double, "pacer-a", "app-1", json!({})).unwrap();
     assert_eq!(again.handle, made.handle, "the second create returns the first server");
     let got = with(&double, |call| Hetzner::get(call, &made.handle)).unwrap().unwrap();
@@ -206,4 +208,17 @@ fn settings_that_cannot_work_are_found() {
     assert_eq!(found(json!({ "ipv4": false, "ipv6": false })), ["/pool/networks"]);
     assert_eq!(found(json!({ "labels": { "pacer-owner": "me" } })), ["/pool/labels/pacer-owner"]);
     assert_eq!(found(json!({ "labels": { "team": "a b" } })), ["/pool/labels/team"]);
+}
+
+#[test]
+fn a_tag_comes_back_as_it_was_or_not_at_all() {
+    for text in ["app", "repo:octocat/hello-world", "org:acme", "a_b", "ü.ü", "a_", "", "/a", &"x".repeat(64)] {
+        match labels::encode(text) {
+            Some(label) => assert!(labels::is_value(&label) && labels::decode(&label) == text, "{text}: {label}"),
+            None => assert!(text.is_empty() || text.starts_with(['ü', '/']) || text.len() > 63, "{text}"),
+        }
+    }
+    for theirs in ["a_b", "a_", "a_zz", "a_ff"] {
+        assert_eq!(labels::decode(theirs), theirs, "what is no code stays as it is");
+    }
 }
