@@ -2,7 +2,7 @@
 //!
 //! It is also the example to read: one HTTP endpoint, JSON in and out, error kinds from the endpoint's own codes.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use pacer_backend::{
     Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, ErrorKind, Finding, Instance,
@@ -50,6 +50,8 @@ struct Machine {
     price_micros_per_hour: Option<u64>,
     #[serde(default)]
     currency: Option<String>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -249,7 +251,7 @@ fn instance(machine: Machine) -> Instance {
         lease_until_ms: machine.lease_until_ms,
         hold: machine.hold,
         price: price.map(|(micros_per_hour, currency)| Price { micros_per_hour, currency }),
-        attributes: vec![],
+        attributes: machine.tags.into_iter().collect(),
     }
 }
 

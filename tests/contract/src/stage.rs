@@ -138,7 +138,9 @@ impl Stage {
         // Engines keep times in milliseconds, some in seconds.
         let now = Timestamp::from_second(SystemClock.now().as_second()).unwrap_or_default();
         let lease_until = now.checked_add(LEASE).unwrap_or(Timestamp::MAX);
-        Wanted { name: self.name(), owner: owner.to_owned(), lease_until, tags: Vec::new() }
+        let tags = [("project", "contract"), ("pool", "small"), ("target", "repo:octocat/hello-world")];
+        let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        Wanted { name: self.name(), owner: owner.to_owned(), lease_until, tags }
     }
 
     pub async fn create(&self, wanted: &Wanted) -> Result<Instance, BackendError> {
@@ -155,8 +157,6 @@ impl Stage {
         bootstrap: BootstrapKind,
         deadline: Duration,
     ) -> Result<Instance, BackendError> {
-        let mut tags = vec![("project".to_owned(), "contract".to_owned()), ("pool".to_owned(), "small".to_owned())];
-        tags.extend(wanted.tags.iter().cloned());
         let request = RunnerRequest {
             name: RunnerName::new(wanted.name.as_str()),
             owner: wanted.owner.clone(),
@@ -165,7 +165,7 @@ impl Stage {
             bootstrap: bootstrap.holding(&self.canary),
             secrets: vec![SecretString::from(self.canary.as_str())],
             lease_until: wanted.lease_until,
-            tags,
+            tags: wanted.tags.clone(),
         };
         self.host.create(&self.backend, Arc::new(request), deadline).await
     }

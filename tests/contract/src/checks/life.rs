@@ -30,6 +30,15 @@ pub(super) fn is_it(instance: &Instance, wanted: &Wanted) -> anyhow::Result<()> 
         instance.lease_until,
         wanted.lease_until
     );
+    for tag in &wanted.tags {
+        ensure!(
+            instance.attributes.contains(tag),
+            "its attributes lack the tag `{}` = `{}`: {:?}",
+            tag.0,
+            tag.1,
+            instance.attributes
+        );
+    }
     if let Some(created) = instance.created_at {
         let off = SystemClock.now().duration_since(created).unsigned_abs();
         ensure!(off < CLOCKS, "it says that it was created at {created}, which is {off:?} from now");
