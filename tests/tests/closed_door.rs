@@ -148,10 +148,10 @@ async fn a_person_signs_in_once_and_out_again() {
     let value = cookie.split(';').next().unwrap_or_default();
     let page = pacer.api.send(pacer.api.request(Method::GET, "/jobs").header("cookie", value)).await.unwrap();
     assert_eq!(page.status, 200);
-    // One character of the signature changed: a stranger's.
+    // One digit of the signature changed: a stranger's.
     let mut forged = value.to_owned();
     let last = forged.pop().unwrap_or('0');
-    forged.push(if last == 'A' { 'B' } else { 'A' });
+    forged.push(if last == 'a' { 'b' } else { 'a' });
     let page = pacer.api.send(pacer.api.request(Method::GET, "/api/v1/jobs").header("cookie", forged)).await.unwrap();
     assert_eq!(page.status, 401);
 }

@@ -66,6 +66,7 @@ struct Story {
     world: World,
     proxy: Proxy,
     pacer: TestPacer,
+    keeps_what_is_paid: bool,
     before: BTreeSet<String>,
     _folder: TempDir,
 }
@@ -106,7 +107,7 @@ impl Story {
         pacer.start().await;
         world.deliver_to(&pacer);
         let before = tokio::task::block_in_place(|| subject.engine.inventory()).expect("the engine answers");
-        Self { subject, world, proxy, pacer, before, _folder: folder }
+        Self { subject, world, proxy, pacer, keeps_what_is_paid: place.keeps_what_is_paid(), before, _folder: folder }
     }
 
     /// What the engine has that it did not have before.
@@ -157,12 +158,32 @@ impl Story {
         assert_eq!(ends, vec!["success"; count]);
     }
 
+    /// What is paid for and idle is kept on purpose, for jobs: it gets them.
+    async fn uses_up_what_is_paid(&self) {
+        eventually("nothing that is paid for is idle", SOON, async || {
+            if self.left().is_empty() {
+                return Some(());
+            }
+            let summary = self.world.simulator.summary();
+            let waiting = summary.queued - summary.served - summary.cancelled;
+            let idle = self.runners().await.iter().filter(|runner| runner["state"] == "idle").count();
+            for _ in waiting..idle {
+                self.world.queue(1, SHORT);
+            }
+            None
+        })
+        .await;
+    }
+
     async fn is_left_clean(&self) {
         eventually("every job is over", SOON, async || {
             let summary = self.world.simulator.summary();
             (summary.served + summary.cancelled == summary.queued).then_some(())
         })
         .await;
+        if self.keeps_what_is_paid {
+            self.uses_up_what_is_paid().await;
+        }
         eventually("nothing is left at the engine", SOON, async || self.left().is_empty().then_some(())).await;
         eventually("no registration is left at GitHub", SOON, async || {
             self.world.simulator.left().is_empty().then_some(())
@@ -275,9 +296,6 @@ async fn a_job_that_is_cancelled_while_its_machine_is_made(place: &dyn Place) {
     let id = story.world.queue(1, JOB)[0];
     story.job_is(&PHASES).await;
     story.world.simulator.github.cancel(id);
-    if place.keeps_what_is_paid() {
-        story.world.queue(1, SHORT);
-    }
     story.is_left_clean().await;
 }
 
