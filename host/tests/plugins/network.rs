@@ -48,6 +48,15 @@ impl Server {
             let body = match path {
                 "/big" => "b".repeat(2 << 20),
                 "/head" => format!("{head}known: {}", head.contains("Bearer real-token-of-the-host\r\n")),
+                // Answered before the body was read, of which the rest is thrown away.
+                "/early" => {
+                    let answer =
+                        b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 9\r\n\r\ntoo large";
+                    let _ = stream.write_all(answer).await;
+                    let _ = stream.shutdown().await;
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                    return;
+                }
                 // Held until the other side gives up.
                 "/slow" => {
                     let _ = stream.read_u8().await;
@@ -129,6 +138,17 @@ async fn answers_and_requests_are_bounded() {
     assert_eq!(many.unwrap_err().kind, ErrorKind::Unavailable);
     assert!(log().contains("`backends.guest.limits.requests`"));
     assert_works(&host, "guest").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_counts_that_comes_before_the_whole_request_went_out() {
+    let server = Server::http().await;
+    let (_world, host) = host_with(&format!("endpoints: {{ engine: \"http://{}\" }}", server.addr)).await;
+    let form = "x".repeat(1 << 20);
+    for _ in 0..10 {
+        let answer = run(&host, &format!("post-form engine /early {form}")).await;
+        assert_eq!(answer.unwrap(), "413 too large");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

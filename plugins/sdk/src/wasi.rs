@@ -199,12 +199,19 @@ impl Transport for Wasi {
         let _ = options.set_first_byte_timeout(limit);
         let _ = options.set_between_bytes_timeout(limit);
         let pending = outgoing_handler::handle(outgoing, Some(options)).map_err(|code| failure(&what, &code))?;
-        if !request.body.is_empty() {
+        let sent = if request.body.is_empty() {
+            Ok(())
+        } else {
             let mut writer = Writer { stream: body.write().map_err(|()| refused("body"))?, until: Some(until) };
-            let sent = writer.write_all(&request.body).and_then(|()| writer.flush());
-            sent.map_err(|e| Error::unavailable(format!("`{what}`: sending: {e}")))?;
+            writer.write_all(&request.body).and_then(|()| writer.flush())
+        };
+        let finished = types::OutgoingBody::finish(body, None);
+        match sent {
+            Ok(()) => finished.map_err(|code| failure(&what, &code))?,
+            // The endpoint wants no more of it. What it answered counts, or else why it went away.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(e) => return Err(Error::unavailable(format!("`{what}`: sending: {e}"))),
         }
-        types::OutgoingBody::finish(body, None).map_err(|code| failure(&what, &code))?;
 
         let ready = pending.subscribe();
         let timer = monotonic_clock::subscribe_duration(nanos(until.saturating_duration_since(Instant::now())));

@@ -58,7 +58,7 @@ async fn create(State(machines): State<Machines>, Path(name): Path<String>, Json
     let id = format!("{name}-{}", machines.len());
     let machine = json!({
         "id": id, "name": name, "owner": asked["owner"], "state": "creating", "lease_until_ms": asked["lease_until_ms"],
-        "jit_config": asked["jit_config"],
+        "tags": asked["tags"], "jit_config": asked["jit_config"],
     });
     machines.push(machine.clone());
     Json(machine)
