@@ -123,6 +123,33 @@ async fn a_machine_that_never_asks_is_replaced_and_leaves_no_registration() {
 }
 
 #[tokio::test]
+async fn a_machine_of_a_database_that_is_gone_leaves_no_registration() {
+    let world = World::start().await;
+    let mut pacer = world.pacer_with_scripts().start().await;
+    world.deliver_to(&pacer);
+    // Nobody but this test fetches: the machines never boot.
+    world.simulator.cloud.set_conditions(Conditions { stuck: 1.0, ..Conditions::default() });
+    world.queue(1, SHORT);
+    let runner =
+        eventually("a machine is made", SOON, async || world.simulator.cloud.scripts().into_keys().next()).await;
+    let token = one_time_token(&world, &runner);
+    assert_eq!(fetch(&pacer, &token).await.status, StatusCode::OK);
+    let registered = || world.simulator.github.runners().iter().any(|one| one.name == runner);
+    assert!(registered());
+
+    pacer.kill();
+    for file in ["pacer.db", "pacer.db-wal", "pacer.db-shm"] {
+        // Not all of them are always there.
+        let _ = std::fs::remove_file(pacer.folder().join(file));
+    }
+    pacer.start().await;
+    world.simulator.cloud.vanish(&runner);
+    // As it does when the first answer did not reach it.
+    assert_eq!(fetch(&pacer, &token).await.status, StatusCode::GONE);
+    eventually("its registration is gone", SOON, async || (!registered()).then_some(())).await;
+}
+
+#[tokio::test]
 async fn killed_while_machines_boot_it_hands_out_what_they_ask_for_after_the_restart() {
     let world = World::with_seed(11).await;
     let mut pacer = world.pacer_with_scripts().prepare();

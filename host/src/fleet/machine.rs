@@ -130,10 +130,14 @@ impl Executor {
         matches!(self.way(runner, &pool).await, Ok(Way::Script(_, BootstrapMode::Callback)))
     }
 
-    async fn exchange(&self, name: &RunnerName) -> Result<SecretString, Refusal> {
+    async fn exchange(self: &Arc<Self>, name: &RunnerName) -> Result<SecretString, Refusal> {
         // A second registration of the name would remove the first.
         let _turn = Turn::take(self, name).ok_or(Refusal::UnderWay)?;
-        let runner = self.stored(name).await?;
+        let Some(runner) = self.stored(name).await? else {
+            let (this, name) = (self.clone(), name.clone());
+            self.tracker.spawn(async move { this.disown(&name).await });
+            return Err(Refusal::Over);
+        };
         if runner.state.is_final() {
             return Err(Refusal::Over);
         }
@@ -168,7 +172,7 @@ impl Executor {
         phase: MachinePhase,
         log: Option<String>,
     ) -> Result<(), Refusal> {
-        let runner = self.stored(name).await?;
+        let runner = self.stored(name).await?.ok_or(Refusal::Over)?;
         if with == Purpose::Config && runner.exchanged_at.is_some() {
             return Err(Refusal::Used);
         }
@@ -185,9 +189,8 @@ impl Executor {
     }
 
     /// The runner as stored: what the fleet sees may be a moment old.
-    async fn stored(&self, name: &RunnerName) -> Result<Runner, Refusal> {
-        let stored = self.parts.store.runner(name).await.map_err(|error| later(&error))?;
-        stored.ok_or(Refusal::Over)
+    async fn stored(&self, name: &RunnerName) -> Result<Option<Runner>, Refusal> {
+        self.parts.store.runner(name).await.map_err(|error| later(&error))
     }
 }
 

@@ -401,6 +401,11 @@ impl Supplier<'_> {
     }
 }
 
+/// Where runners of all projects register.
+pub fn configured_targets(config: &Config) -> Vec<Target> {
+    config.projects.iter().flat_map(|project| targets(project)).collect()
+}
+
 /// Where runners of a project register.
 pub fn targets(project: &Project) -> Vec<Target> {
     match &project.scope {

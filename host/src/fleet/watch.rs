@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::{
     executor::Executor,
     intent,
+    plan::configured_targets,
     runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
     world::World,
 };
@@ -195,7 +196,7 @@ pub(super) async fn ghosts(executor: Arc<Executor>) {
     let mut marked: HashSet<(Target, i64)> = HashSet::new();
     loop {
         let mut found = HashSet::new();
-        for target in configured_targets(&executor) {
+        for target in configured_targets(&executor.parts.config) {
             let Ok(listed) = executor.parts.github.list_runners(&target, None).await else { continue };
             for ghost in listed.iter().filter(|listed| is_ghost(&executor.world(), listed)) {
                 let name = RunnerName::new(ghost.name.as_str());
@@ -218,10 +219,6 @@ pub(super) async fn ghosts(executor: Arc<Executor>) {
 fn is_ghost(world: &World, listed: &GitHubRunner) -> bool {
     let name = RunnerName::new(listed.name.as_str());
     listed.name.starts_with(super::names::PREFIX) && !listed.online && !listed.busy && world.runner(&name).is_none()
-}
-
-fn configured_targets(executor: &Executor) -> Vec<Target> {
-    executor.parts.config.projects.iter().flat_map(|project| super::plan::targets(project)).collect()
 }
 
 /// Waits; false when the fleet stops.

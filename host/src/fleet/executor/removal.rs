@@ -8,6 +8,7 @@ use super::{Executor, Failure, LOOK, RETRY, SETTLE, STOPPING_POLL, Trace, UNANSW
 use crate::{
     fleet::{
         intent,
+        plan::configured_targets,
         runner::{Runner, RunnerChange, RunnerName, Target},
     },
     github::{Deleted, GitHubError},
@@ -131,6 +132,31 @@ impl Executor {
         self.record(vec![Op::Runner { name: runner.name.clone(), change }]).await;
     }
 
+    /// Removes whatever GitHub has registered under a name; none where it could not be asked.
+    async fn deregister_by_name(
+        &self,
+        target: &Target,
+        installation: Option<i64>,
+        name: &RunnerName,
+    ) -> Option<Deleted> {
+        let github = &self.parts.github;
+        let outcome = match github.find_runner(target, installation, name).await {
+            Ok(Some(found)) => github.delete_runner(target, installation, found.id).await,
+            Ok(None) => Ok(Deleted::Gone),
+            Err(error) => Err(error),
+        };
+        outcome.inspect_err(|error| warn!(%error, "the registration of `{name}` could not be removed")).ok()
+    }
+
+    /// Removes the registration of a machine that says it was made here and that the store does not know. It gets no
+    /// configuration and powers off, so a sweep may never see it.
+    pub(in crate::fleet) async fn disown(&self, name: &RunnerName) {
+        warn!(runner.name = %name, "the machine of `{name}` is not in the database: what GitHub has of it is removed");
+        for target in configured_targets(&self.parts.config) {
+            self.deregister_by_name(&target, None, name).await;
+        }
+    }
+
     /// Removes an ownerless registration, then the machine. Whatever fails is found again by the next look.
     pub async fn sweep(&self, backend: &BackendName, instance: &Instance, runner: Option<Arc<Runner>>) {
         warn!(backend.name = %backend, "machine `{}` belongs to no runner any more: removing it", instance.name);
@@ -141,15 +167,8 @@ impl Executor {
         };
         if let Some((target, installation)) = registration {
             let name = RunnerName::new(instance.name.as_str());
-            let github = &self.parts.github;
-            match github.find_runner(&target, installation, &name).await {
-                Ok(Some(found)) => match github.delete_runner(&target, installation, found.id).await {
-                    Ok(Deleted::Gone) => {}
-                    Ok(Deleted::Busy) => return,
-                    Err(error) => return warn!(%error, "the registration of `{name}` could not be removed"),
-                },
-                Ok(None) => {}
-                Err(error) => return warn!(%error, "GitHub cannot be asked about `{name}`"),
+            if self.deregister_by_name(&target, installation, &name).await != Some(Deleted::Gone) {
+                return;
             }
         }
         let outcome = self.parts.backends.destroy(backend, &instance.handle, LOOK, LOOK * 2).await;

@@ -209,6 +209,14 @@ impl Cloud {
         }
     }
 
+    /// Ends a machine of which nothing remains, as of one that powered off where that deletes it.
+    pub fn vanish(&self, name: &str) {
+        let id = self.state().ids.get(name).cloned();
+        if let Some(id) = id {
+            self.remove(&id);
+        }
+    }
+
     /// What must not have happened.
     pub fn audit(&self) -> Vec<String> {
         let made = self.made();
