@@ -132,10 +132,10 @@ impl Executor {
 
     async fn exchange(self: &Arc<Self>, name: &RunnerName) -> Result<SecretString, Refusal> {
         // A second registration of the name would remove the first.
-        let _turn = Turn::take(self, name).ok_or(Refusal::UnderWay)?;
+        let turn = Turn::take(self, name).ok_or(Refusal::UnderWay)?;
         let Some(runner) = self.stored(name).await? else {
-            let (this, name) = (self.clone(), name.clone());
-            self.tracker.spawn(async move { this.disown(&name).await });
+            // However often it asks, GitHub is asked by one at a time.
+            self.tracker.spawn(async move { turn.executor.disown(&turn.name).await });
             return Err(Refusal::Over);
         };
         if runner.state.is_final() {
@@ -200,19 +200,19 @@ fn later(error: &crate::store::StoreError) -> Refusal {
 }
 
 /// One exchange of a runner at a time.
-struct Turn<'a> {
-    executor: &'a Executor,
+struct Turn {
+    executor: Arc<Executor>,
     name: RunnerName,
 }
 
-impl<'a> Turn<'a> {
-    fn take(executor: &'a Executor, name: &RunnerName) -> Option<Self> {
+impl Turn {
+    fn take(executor: &Arc<Executor>, name: &RunnerName) -> Option<Self> {
         let free = locked(&executor.exchanging).insert(name.clone());
-        free.then(|| Self { executor, name: name.clone() })
+        free.then(|| Self { executor: executor.clone(), name: name.clone() })
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         locked(&self.executor.exchanging).remove(&self.name);
     }
