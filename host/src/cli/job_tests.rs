@@ -73,7 +73,7 @@ fn job(id: i64, attempt: i32, pool: Option<&str>) -> Op {
         received_at: at(0),
         event: "workflow_job".to_owned(),
         action: "queued".to_owned(),
-        demand: Some((fact, assignment)),
+        demand: Some((fact, Some(assignment))),
         ignored: None,
         source: "webhook",
     }))

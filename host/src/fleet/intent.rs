@@ -34,7 +34,7 @@ pub fn ops(world: &World, intent: &Intent, now: Timestamp) -> Vec<Op> {
         }
         Intent::Unpair { runner } => vec![pair_runner(runner, None)],
         Intent::Busy { runner, job, deadline, stranded } => {
-            let change = RunnerChange::Busy { job: *job, deadline: *deadline };
+            let change = RunnerChange::Busy { job: Some(*job), deadline: *deadline };
             let mut ops = vec![Op::Runner { name: runner.clone(), change }];
             ops.extend(world.runner(runner).and_then(|runner| let_go(world, runner, Proof::Runner)));
             if let Some(stranded) = stranded {
@@ -81,6 +81,18 @@ fn pair_runner(runner: &RunnerName, job: Option<JobKey>) -> Op {
 fn stopping(world: &World, runner: &Runner, error: Option<String>, now: Timestamp) -> Op {
     let deadline = now + timeouts(world, runner).stop;
     Op::Runner { name: runner.name.clone(), change: RunnerChange::Stopping { deadline, error } }
+}
+
+/// GitHub says that a runner executes a job, and not which. A job that was to have it is served anew.
+pub fn taken(world: &World, runner: &Runner, now: Timestamp) -> Vec<Op> {
+    let deadline = now + timeouts(world, runner).run;
+    let change = RunnerChange::Busy { job: None, deadline };
+    let mut ops = vec![Op::Runner { name: runner.name.clone(), change }];
+    ops.extend(let_go(world, runner, Proof::Runner));
+    if let Some(job) = world.wanted_by(&runner.name) {
+        ops.push(Op::Job { key: job.key, change: JobChange::Pair { runner: None } });
+    }
+    ops
 }
 
 /// A runner ends as it should. A job that still wants it is served anew.

@@ -33,13 +33,11 @@ use executor::Executor;
 pub use executor::Parts;
 pub use machine::{Way, way};
 use names::RandomNames;
+pub use names::could_be_ours;
 pub use plan::{Intent, Names, Plan, PlanLimits, Stranded, plan, targets};
 pub use world::{Class, World};
 
-use crate::{
-    ingest,
-    store::{Changed, Op, StoreError},
-};
+use crate::store::{Changed, Op, StoreError};
 
 /// A pass happens at least this often: the safety net under the events.
 const TICK: Duration = Duration::from_secs(10);
@@ -126,7 +124,7 @@ async fn rematch(executor: &Executor) -> Result<(), StoreError> {
     candidates.extend(executor.parts.store.failed_jobs(REMATCHED).await?);
     candidates.extend(unserved(executor));
     for job in candidates {
-        let ingest::Routed::Ours(assignment) = (executor.route)(&job.repo, &job.labels) else { continue };
+        let Ok(assignment) = (executor.route)(&job.repo, &job.labels) else { continue };
         let fits = assignment.pool.is_some();
         let moved = job.pool != assignment.pool || job.project.as_ref() != Some(&assignment.project);
         if fits && (moved || job.status == job::JobStatus::Failed) {

@@ -6,6 +6,11 @@ use crate::config::Pool;
 /// What every name starts with.
 pub const PREFIX: &str = "pacer-";
 
+/// Whether a name that GitHub tells may be one of ours; only the store knows.
+pub fn could_be_ours(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// Random letters and digits at the end of a name: 60 bits, so that no name is drawn twice in a lifetime.
 const RANDOM: usize = 12;
 /// Of a pool's name; with the rest it stays under GitHub's 64.

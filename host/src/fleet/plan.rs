@@ -141,7 +141,7 @@ fn settle_jobs(world: &mut World, now: Timestamp, spoken_for: &mut SpokenFor, in
             continue;
         }
         let Some(runner) = job.runner.as_ref().and_then(|name| world.runner(name)) else { continue };
-        if runner.state.is_supply() {
+        if runner.state.is_supply() || runner.has_unknown_job() {
             let deadline = now + timeouts(world, runner).run;
             let stranded = stranded(world, job, runner, spoken_for);
             spoken_for.insert(runner.name.clone());
@@ -168,7 +168,7 @@ fn stranded(world: &World, job: &Job, taken: &Runner, spoken_for: &SpokenFor) ->
 fn settle_runners(world: &mut World, spoken_for: &mut SpokenFor, intents: &mut Vec<Intent>) {
     for name in std::mem::take(&mut world.dirty_runners) {
         let Some(runner) = world.runner(&name).filter(|_| !spoken_for.contains(&name)) else { continue };
-        if runner.state.is_supply() && world.finished.contains(&name) {
+        if (runner.state.is_supply() || runner.has_unknown_job()) && world.finished.contains(&name) {
             spoken_for.insert(name.clone());
             intents.push(Intent::Stop { runner: name, error: None });
             continue;

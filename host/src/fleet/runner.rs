@@ -43,6 +43,16 @@ pub enum Target {
     Org(String),
 }
 
+impl Target {
+    /// Whether GitHub may give a runner that registers here a job of this repository.
+    pub fn covers(&self, repo: &RepoName) -> bool {
+        match self {
+            Self::Repo(target) => target == repo,
+            Self::Org(login) => login.eq_ignore_ascii_case(repo.owner()),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -223,6 +233,13 @@ pub struct Runner {
     pub error: Option<String>,
 }
 
+impl Runner {
+    /// Executes a job that nobody has told of.
+    pub fn has_unknown_job(&self) -> bool {
+        self.state == RunnerState::Busy && self.job.is_none()
+    }
+}
+
 /// A change of a runner. Each returns whether it applied; one that comes too late does nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunnerChange {
@@ -257,9 +274,9 @@ pub enum RunnerChange {
     Idle {
         deadline: Timestamp,
     },
-    /// GitHub gave it this job.
+    /// GitHub gave it this job; none where it did not say which. A job that becomes known later is named by another one.
     Busy {
-        job: JobKey,
+        job: Option<JobKey>,
         deadline: Timestamp,
     },
     /// Its partner by display is now this job, or none.
@@ -332,14 +349,19 @@ pub fn apply_change(runner: &mut Runner, change: &RunnerChange, now: Timestamp) 
             Some(vec![state_event(runner, Some("online at GitHub".to_owned()), now)])
         }
         RunnerChange::Busy { job, deadline } => {
-            advance(runner, RunnerState::Busy, *deadline, now)?;
-            runner.registered_at = runner.registered_at.or(Some(now));
-            runner.busy_at = Some(now);
-            runner.job = Some(*job);
-            Some(vec![state_event(runner, Some(format!("with job {job}")), now)])
+            if !(runner.has_unknown_job() && job.is_some()) {
+                advance(runner, RunnerState::Busy, *deadline, now)?;
+                runner.registered_at = runner.registered_at.or(Some(now));
+                runner.busy_at = Some(now);
+            }
+            runner.job = *job;
+            let detail =
+                job.map_or_else(|| "with a job that is not known here".to_owned(), |job| format!("with job {job}"));
+            Some(vec![state_event(runner, Some(detail), now)])
         }
         RunnerChange::Pair { job } => {
-            if runner.job == *job {
+            // Whose job GitHub has decided is not paired any more.
+            if runner.job == *job || !runner.state.is_supply() {
                 return None;
             }
             runner.job = *job;

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::{
     executor::Executor,
     intent,
+    names::could_be_ours,
     plan::configured_targets,
     runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
     world::World,
@@ -218,7 +219,7 @@ pub(super) async fn ghosts(executor: Arc<Executor>) {
 
 fn is_ghost(world: &World, listed: &GitHubRunner) -> bool {
     let name = RunnerName::new(listed.name.as_str());
-    listed.name.starts_with(super::names::PREFIX) && !listed.online && !listed.busy && world.runner(&name).is_none()
+    could_be_ours(&listed.name) && !listed.online && !listed.busy && world.runner(&name).is_none()
 }
 
 /// Waits; false when the fleet stops.

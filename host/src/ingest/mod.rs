@@ -38,7 +38,7 @@ use crate::{
 
 pub use body::MAX_BODY;
 pub use payload::{MAX_LABELS, Payload, PayloadError, parse_workflow_job};
-pub use route::{Route, Routed, from_missed, from_scan};
+pub use route::{Route, from_missed, from_scan};
 pub use signature::{SignatureError, WebhookSecrets};
 
 /// Deliveries handled at once; more than this wait at GitHub. GitHub itself opens far fewer connections.

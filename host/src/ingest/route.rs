@@ -4,25 +4,18 @@ use jiff::Timestamp;
 
 use super::payload::{Payload, PayloadError, clean, parse_workflow_job};
 use crate::{
-    fleet::job::{Assignment, JobFact, Phase},
+    fleet::{
+        could_be_ours,
+        job::{Assignment, JobFact, Phase},
+    },
     github::MissedDelivery,
     routing::RepoName,
     store::Ingest,
 };
 
-/// Where a job belongs.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Routed {
-    /// To a project; whether a pool of it fits is in the assignment.
-    Ours(Assignment),
-    /// It does not ask for a self-hosted runner.
-    NotSelfHosted,
-    /// No project is bound to its repository.
-    Unbound,
-}
-
-/// Says where a job of this repository with these labels belongs, by the configuration in force.
-pub type Route = dyn Fn(&RepoName, &[String]) -> Routed + Send + Sync;
+/// Says where a job of this repository with these labels belongs, by the configuration in force, or why it is
+/// nobody's here. Whether a pool of the project fits is in the assignment.
+pub type Route = dyn Fn(&RepoName, &[String]) -> Result<Assignment, String> + Send + Sync;
 
 /// What a payload becomes.
 pub(super) fn ingest(
@@ -40,20 +33,14 @@ pub(super) fn ingest(
         }
         Payload::Job { action, fact } => {
             let (demand, ignored) = match route(&fact.repo, &fact.labels) {
-                Routed::Ours(assignment) => (Some((*fact, assignment)), None),
-                Routed::NotSelfHosted => (None, Some("not self-hosted".to_owned())),
-                Routed::Unbound => (None, Some(unbound(&fact.repo))),
+                Ok(assignment) => (Some((*fact, Some(assignment))), None),
+                // GitHub gives a runner any job whose labels it has, also one that does not ask for `self-hosted`.
+                Err(reason) if fact.runner.as_deref().is_some_and(could_be_ours) => (Some((*fact, None)), Some(reason)),
+                Err(reason) => (None, Some(reason)),
             };
             Ingest { guid, received_at, event, action: action.to_owned(), demand, ignored, source }
         }
     }
-}
-
-fn unbound(repo: &RepoName) -> String {
-    let owner = repo.owner();
-    format!(
-        "repository `{repo}` is bound to no project; add it to the `repos` of one, or add a project with `scope: org` and `org: {owner}`"
-    )
 }
 
 /// What a delivery of GitHub's log becomes: the same as if it had arrived.

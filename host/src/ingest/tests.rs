@@ -35,16 +35,16 @@ impl Intake for FakeStore {
             return std::future::pending().boxed();
         }
         let usual = match (&ingest.demand, &ingest.ignored) {
-            (Some((fact, Assignment { pool: None, reason, .. })), _) => {
+            (Some((fact, Some(Assignment { pool: None, reason, .. }))), _) => {
                 IngestResult::Unmatched(fact.key, reason.clone().unwrap_or_default())
             }
-            (Some((fact, _)), _) => match fact.phase {
+            (Some((fact, Some(_))), _) => match fact.phase {
                 Phase::Waiting => IngestResult::Enqueued(fact.key, JobStatus::Waiting),
                 Phase::Queued => IngestResult::Enqueued(fact.key, JobStatus::Queued),
                 Phase::InProgress => IngestResult::Updated(fact.key, JobStatus::Running),
                 Phase::Completed { .. } => IngestResult::Updated(fact.key, JobStatus::Completed),
             },
-            (None, reason) => IngestResult::Ignored(reason.clone().unwrap_or_default()),
+            (Some((_, None)) | None, reason) => IngestResult::Ignored(reason.clone().unwrap_or_default()),
         };
         self.taken.lock().unwrap().push(ingest);
         let answer = self.answer.lock().unwrap().clone().unwrap_or(Ok(usual));
@@ -52,19 +52,19 @@ impl Intake for FakeStore {
     }
 }
 
-fn route(repo: &crate::routing::RepoName, labels: &[String]) -> Routed {
+fn route(repo: &crate::routing::RepoName, labels: &[String]) -> Result<Assignment, String> {
     let ours = |pool: Option<&str>, reason: Option<&str>| {
-        Routed::Ours(Assignment {
+        Ok(Assignment {
             project: "demo".parse().unwrap(),
             pool: pool.map(|pool| pool.parse().unwrap()),
             reason: reason.map(str::to_owned),
         })
     };
     match repo.key() {
-        _ if !labels.iter().any(|label| label == "self-hosted") => Routed::NotSelfHosted,
+        _ if !labels.iter().any(|label| label == "self-hosted") => Err("not self-hosted".to_owned()),
         "octocat/hello" if labels.iter().any(|label| label == "gpu") => ours(None, Some("pool `small` lacks `gpu`")),
         "octocat/hello" => ours(Some("small"), None),
-        _ => Routed::Unbound,
+        _ => Err(format!("`{repo}` is not bound to any project: add it")),
     }
 }
 
@@ -165,14 +165,17 @@ async fn what_is_stored_is_what_github_said() {
     );
     assert_eq!(fact.labels, ["self-hosted", "small"]);
     assert_eq!(fact.created_at, Some("2026-01-01T00:00:00Z".parse().unwrap()));
-    assert_eq!(assignment.pool.as_ref().map(|pool| pool.as_str()), Some("small"));
+    assert_eq!(
+        assignment.as_ref().and_then(|assignment| assignment.pool.as_ref()).map(|pool| pool.as_str()),
+        Some("small")
+    );
 }
 
 #[tokio::test]
 async fn what_is_not_ours_is_answered_with_the_reason() {
     let (status, body) = answer_to(changed("/repository/full_name", json!("octocat/other")).to_string()).await;
     assert_eq!((status, &body["result"]), (200, &json!("ignored")));
-    assert!(body["reason"].as_str().unwrap().contains("`octocat/other` is bound to no project; add it"), "{body}");
+    assert!(body["reason"].as_str().unwrap().contains("`octocat/other` is not bound to any project: add it"), "{body}");
     let (status, body) = answer_to(changed("/workflow_job/labels", json!(["ubuntu-latest"])).to_string()).await;
     assert_eq!((status, body), (200, json!({ "result": "ignored", "reason": "not self-hosted" })));
     let (status, body) = answer_to(changed("/workflow_job/labels", json!(["self-hosted", "gpu"])).to_string()).await;
@@ -187,6 +190,24 @@ async fn what_is_not_ours_is_answered_with_the_reason() {
     let (status, body) = answer_to(json!({ "action": "sleeping", "workflow_job": 1 }).to_string()).await;
     assert_eq!((status, &body["result"]), (200, &json!("ignored")));
     assert!(body["reason"].as_str().unwrap().contains("`sleeping`"));
+}
+
+#[tokio::test]
+async fn a_job_of_nobody_is_kept_for_the_store_to_judge_when_it_names_a_runner_like_ours() {
+    for (labels, runner, kept) in [
+        (json!(["ubuntu-latest"]), "", false),
+        (json!(["small"]), "GitHub Actions 3", false),
+        (json!(["small"]), "pacer-small-abcdefghijkm", true),
+        (json!(["self-hosted", "small"]), "pacer-small-abcdefghijkm", true),
+    ] {
+        let store = Arc::<FakeStore>::default();
+        let mut payload = payload("in_progress");
+        payload["workflow_job"]["labels"] = labels.clone();
+        payload["workflow_job"]["runner_name"] = json!(runner);
+        answer(&store, request("workflow_job", payload.to_string())).await;
+        let taken = store.taken.lock().unwrap();
+        assert_eq!(taken[0].demand.is_some(), kept, "{labels} {runner}");
+    }
 }
 
 #[tokio::test]

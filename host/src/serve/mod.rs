@@ -24,8 +24,7 @@ use crate::{
     fleet::{Fleet, Parts},
     github::{self, GitHubApi},
     ingest::{self, IngestState, Intake, WebhookSecrets},
-    plugins,
-    routing::{self, Decision},
+    plugins, routing,
     store::{Ingest, IngestResult, Op, OpOutcome, Store, StoreError},
     telemetry::{self, Telemetry},
 };
@@ -100,14 +99,7 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
 /// Where a job belongs, by this configuration.
 pub fn route(config: &Config) -> Arc<ingest::Route> {
     let router = routing::Router::new(config);
-    Arc::new(move |repo, labels| match router.route(repo, labels) {
-        Decision::NotOurs => ingest::Routed::NotSelfHosted,
-        Decision::Unbound { .. } => ingest::Routed::Unbound,
-        decision @ (Decision::Matched { .. } | Decision::Unmatched { .. }) => match decision.assignment() {
-            Ok(assignment) => ingest::Routed::Ours(assignment),
-            Err(_) => ingest::Routed::Unbound,
-        },
-    })
+    Arc::new(move |repo, labels| router.route(repo, labels).assignment())
 }
 
 /// Deliveries go into the store.

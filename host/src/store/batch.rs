@@ -20,7 +20,7 @@ use super::{
     runners,
 };
 use crate::fleet::{
-    job::{self, Event, Job, JobKey},
+    job::{self, Assignment, Event, Job, JobFact, JobKey},
     runner::{self, Runner, RunnerName},
 };
 
@@ -126,6 +126,11 @@ impl<K: Clone + Eq + Hash, T: Clone> Rows<K, T> {
     }
 }
 
+/// The runner that a job without an assignment names.
+fn stray_runner((fact, assignment): &(JobFact, Option<Assignment>)) -> Option<RunnerName> {
+    fact.runner.as_deref().filter(|_| assignment.is_none()).map(RunnerName::new)
+}
+
 struct Batch<'a> {
     now: Timestamp,
     jobs: Rows<JobKey, Job>,
@@ -147,6 +152,7 @@ impl<'a> Batch<'a> {
                 Op::Ingest(ingest) => {
                     guids.extend(ingest.guid.as_deref());
                     keys.extend(ingest.demand.as_ref().map(|(fact, _)| fact.key));
+                    names.extend(ingest.demand.as_ref().and_then(stray_runner));
                 }
                 Op::Job { key, .. } => drop(keys.insert(*key)),
                 Op::NewRunner(runner) => drop(names.insert(runner.name.clone())),
@@ -224,13 +230,32 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Where a job belongs that routing puts nowhere: to the runner it names, if that is ours and may have been given it.
+    fn by_runner(&self, stray: &(JobFact, Option<Assignment>)) -> Option<Assignment> {
+        let runner = self.runners.get(&stray_runner(stray)?)?;
+        runner.target.covers(&stray.0.repo).then(|| Assignment {
+            project: runner.project.clone(),
+            pool: Some(runner.pool.clone()),
+            reason: None,
+        })
+    }
+
     fn ingest(&mut self, ingest: &'a Ingest) -> IngestResult {
         if let Some(guid) = &ingest.guid
             && !self.guids.insert(guid.clone())
         {
             return IngestResult::Duplicate;
         }
-        let result = match &ingest.demand {
+        let of_runner;
+        let demand = match &ingest.demand {
+            Some((fact, Some(assignment))) => Some((fact, assignment)),
+            Some(stray @ (fact, None)) => {
+                of_runner = self.by_runner(stray);
+                of_runner.as_ref().map(|assignment| (fact, assignment))
+            }
+            None => None,
+        };
+        let result = match demand {
             None => IngestResult::Ignored(ingest.ignored.clone().unwrap_or_default()),
             Some((fact, assignment)) => {
                 let applied = job::apply_fact(self.jobs.get(&fact.key), fact, assignment, ingest.received_at);

@@ -42,9 +42,10 @@ pub struct Ingest {
     pub received_at: Timestamp,
     pub event: String,
     pub action: String,
-    /// None for what is recorded and dropped.
-    pub demand: Option<(JobFact, Assignment)>,
-    /// Why it was dropped.
+    /// None for what is recorded and dropped. A job without an assignment is nobody's here, and counts all the same
+    /// once it names a runner of ours.
+    pub demand: Option<(JobFact, Option<Assignment>)>,
+    /// Why it is dropped, if it is.
     pub ignored: Option<String>,
     /// `webhook`, `delivery-log` or `repository-scan`: healed jobs are counted by it.
     pub source: &'static str,

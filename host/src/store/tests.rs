@@ -114,7 +114,7 @@ fn delivery_of(guid: Option<&str>, id: i64, phase: Phase, pool: Option<&str>) ->
         received_at: at(50),
         event: "workflow_job".into(),
         action: "queued".into(),
-        demand: Some((fact, assignment)),
+        demand: Some((fact, Some(assignment))),
         ignored: None,
         source: "webhook",
     }))
@@ -209,6 +209,34 @@ async fn a_delivery_counts_once_even_within_one_commit() {
     assert_eq!(fixture.store.job(key(2)).await.unwrap(), None);
     let log = fixture.store.deliveries(None, 10).await.unwrap().items;
     assert_eq!(log.iter().map(|row| row.guid.as_str()).collect::<Vec<_>>(), ["g2", "g1"]);
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_asked_for_counts_when_a_runner_of_ours_has_it() {
+    let fixture = Fixture::new().await;
+    fixture.store.write(vec![Op::NewRunner(Box::new(runner("pacer-a")))]).await.unwrap();
+    let stray = |guid: &str, id, repo: &str, runner: &str| {
+        let mut op = delivery(guid, id, Phase::InProgress);
+        if let Op::Ingest(ingest) = &mut op {
+            let (fact, assignment) = ingest.demand.as_mut().unwrap();
+            fact.repo = repo.parse().unwrap();
+            fact.runner = Some(runner.to_owned());
+            *assignment = None;
+            ingest.ignored = Some("not self-hosted".to_owned());
+        }
+        op
+    };
+    let ops = vec![
+        stray("g1", 1, "octocat/hello-world", "pacer-b"),
+        stray("g2", 2, "stranger/hello-world", "pacer-a"),
+        stray("g3", 3, "octocat/hello-world", "pacer-a"),
+    ];
+    let outcomes = fixture.store.write(ops).await.unwrap();
+    let ignored = || IngestResult::Ignored("not self-hosted".to_owned());
+    let expected = [ignored(), ignored(), IngestResult::Updated(key(3), JobStatus::Running)];
+    assert_eq!(outcomes, expected.map(OpOutcome::Ingested));
+    let job = fixture.store.job(key(3)).await.unwrap().unwrap();
+    assert_eq!((job.project, job.pool), (Some("my-app".parse().unwrap()), Some("small".parse().unwrap())));
 }
 
 #[tokio::test]

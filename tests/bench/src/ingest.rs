@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use pacer::{
     clock::SystemClock,
     fleet::job::{Assignment, JobKey, JobStatus},
-    ingest::{IngestState, Intake, Routed, WebhookSecrets, router},
+    ingest::{IngestState, Intake, WebhookSecrets, router},
     store::{Ingest, IngestResult, Op, OpOutcome, Store, StoreError},
 };
 use secrecy::SecretString;
@@ -109,7 +109,7 @@ fn serve(
         let route = |_: &_, _: &[String]| {
             let project = "my-app".parse().expect("a name");
             let pool = Some("small".parse().expect("a name"));
-            Routed::Ours(Assignment { project, pool, reason: None })
+            Ok(Assignment { project, pool, reason: None })
         };
         let tasks = TaskTracker::new();
         let state = IngestState::new(Arc::new(ArcSwap::from_pointee(secrets)), Arc::new(route), intake, clock, tasks);

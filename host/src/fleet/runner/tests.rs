@@ -41,7 +41,7 @@ const JOB: JobKey = JobKey { id: 7, attempt: 1 };
 #[test]
 fn github_may_be_faster_than_the_backend() {
     let mut runner = planned();
-    apply_change(&mut runner, &RunnerChange::Busy { job: JOB, deadline: at(900) }, at(5)).unwrap();
+    apply_change(&mut runner, &RunnerChange::Busy { job: Some(JOB), deadline: at(900) }, at(5)).unwrap();
     let events = apply_change(&mut runner, &created(), at(6)).unwrap();
     assert_eq!((runner.state, runner.handle.as_deref(), events.len()), (RunnerState::Busy, Some("c0ffee"), 0));
     assert_eq!((runner.deadline, runner.registered_at), (at(900), Some(at(5))));
@@ -54,6 +54,19 @@ fn the_machine_of_a_runner_that_is_going_is_remembered() {
     apply_change(&mut runner, &RunnerChange::Stopping { deadline: at(9), error: None }, at(1)).unwrap();
     apply_change(&mut runner, &created(), at(2)).unwrap();
     assert_eq!((runner.state, runner.handle.is_some(), runner.deadline), (RunnerState::Stopping, true, at(9)));
+}
+
+#[test]
+fn a_job_that_was_not_known_is_named_later_and_no_pairing_displaces_it() {
+    let mut runner = planned();
+    let busy = |job| RunnerChange::Busy { job, deadline: at(900) };
+    apply_change(&mut runner, &busy(None), at(5)).unwrap();
+    assert!(runner.has_unknown_job());
+    assert_eq!(apply_change(&mut runner, &RunnerChange::Pair { job: Some(JOB) }, at(6)), None);
+    assert_eq!(apply_change(&mut runner, &busy(None), at(7)), None);
+    apply_change(&mut runner, &busy(Some(JOB)), at(8)).unwrap();
+    assert_eq!((runner.job, runner.busy_at, runner.deadline), (Some(JOB), Some(at(5)), at(900)));
+    assert_eq!(apply_change(&mut runner, &busy(Some(JobKey { id: 8, attempt: 1 })), at(9)), None, "it has one");
 }
 
 #[test]
@@ -74,7 +87,8 @@ fn any_change() -> impl Strategy<Value = RunnerChange> {
         deadline().prop_map(|deadline| RunnerChange::Creating { github_runner_id: Some(3), deadline }),
         Just(created()),
         deadline().prop_map(|deadline| RunnerChange::Idle { deadline }),
-        deadline().prop_map(|deadline| RunnerChange::Busy { job: JOB, deadline }),
+        (any::<bool>(), deadline())
+            .prop_map(|(known, deadline)| RunnerChange::Busy { job: known.then_some(JOB), deadline }),
         any::<bool>().prop_map(|some| RunnerChange::Pair { job: some.then_some(JOB) }),
         (deadline(), proptest::option::of("[a-z]{3}"))
             .prop_map(|(deadline, error)| RunnerChange::Stopping { deadline, error }),

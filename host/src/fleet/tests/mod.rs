@@ -167,7 +167,7 @@ impl Sim {
     fn apply(&mut self, op: Op) -> Vec<Changed> {
         match op {
             Op::Ingest(ingest) => {
-                let Some((fact, assignment)) = ingest.demand else { return vec![] };
+                let Some((fact, Some(assignment))) = ingest.demand else { return vec![] };
                 let applied = job::apply_fact(self.jobs.get(&fact.key), &fact, &assignment, self.now);
                 applied.job.map(|job| self.keep_job(job)).into_iter().collect()
             }

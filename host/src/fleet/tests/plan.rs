@@ -190,6 +190,37 @@ fn a_job_whose_runner_went_to_a_stranger_gets_another() {
 }
 
 #[test]
+fn a_runner_with_an_unknown_job_is_no_supply_and_its_job_gets_another() {
+    let mut sim = plain();
+    sim.queue(1);
+    let taken = started(&sim.plan()).remove(0);
+    sim.online(&taken);
+    sim.commit(intent::taken(&sim.world, &sim.runners[&taken], sim.now));
+    assert!(sim.runners[&taken].has_unknown_job());
+    let next = started(&sim.plan()).remove(0);
+    assert_eq!(sim.job(1).runner.as_ref(), Some(&next));
+    assert_eq!(sim.plan(), []);
+    // What it has becomes known, and is over.
+    sim.deliver(9, "octocat/app", SMALL, Phase::InProgress, Some(&taken));
+    sim.plan();
+    assert_eq!(sim.runners[&taken].job, Some(sim.job(9).key));
+    sim.deliver(9, "octocat/app", SMALL, Phase::Completed { conclusion: Some("success".to_owned()) }, Some(&taken));
+    assert_eq!(sim.plan(), [Intent::Stop { runner: taken, error: None }]);
+}
+
+#[test]
+fn a_runner_whose_unknown_job_only_ends_is_taken_down() {
+    let mut sim = plain();
+    sim.queue(1);
+    let taken = started(&sim.plan()).remove(0);
+    sim.online(&taken);
+    sim.commit(intent::taken(&sim.world, &sim.runners[&taken], sim.now));
+    sim.plan();
+    sim.deliver(9, "octocat/app", SMALL, Phase::Completed { conclusion: Some("success".to_owned()) }, Some(&taken));
+    assert_eq!(sim.plan(), [Intent::Stop { runner: taken, error: None }]);
+}
+
+#[test]
 fn a_finished_runner_is_taken_down() {
     let mut sim = plain();
     sim.queue(1);
