@@ -217,8 +217,16 @@ async fn a_backend_that_cannot_be_used_does_not_hold_up_the_others() {
         (reason(stuck[0])?.contains("unheard-of") && reason(stuck[1])?.contains("engine")).then_some(())
     })
     .await;
-    let ready = pacer.api.try_get("/readyz").await.unwrap();
-    assert_eq!(ready.status.as_u16(), 503, "a backend that is not there is no readiness");
+    let ready = pacer.api.get("/readyz").await;
+    assert_eq!(ready.status.as_u16(), 503, "{}", ready.text);
+    let parts = ready.json()["parts"].as_array().cloned().unwrap_or_default();
+    let amiss: Vec<_> = parts.iter().filter(|part| part["ok"] == false).map(|part| part["name"].clone()).collect();
+    assert_eq!(amiss, ["backend broken", "backend down"], "{}", ready.text);
+    let backends = pacer.api.get("/api/v1/backends").await.json();
+    let down =
+        &backends["items"].as_array().unwrap().iter().find(|backend| backend["name"] == "down").unwrap()["health"];
+    assert_eq!(down["status"], "degraded", "{down}");
+    assert!(down["reason"].as_str().is_some_and(|reason| reason.contains("engine.sock")), "{down}");
     for id in stuck {
         github.cancel(id);
     }

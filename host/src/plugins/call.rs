@@ -73,6 +73,8 @@ pub(super) struct Lane {
     pub egress: Arc<Egress>,
     cache: Mutex<Arc<Mutex<Cache>>>,
     breaker: Mutex<Breaker>,
+    /// Why what is behind its endpoints could not be used, as the last call found. No fault of the component.
+    unusable: Mutex<Option<String>>,
     turns: Semaphore,
     stats: Mutex<BTreeMap<&'static str, Durations>>,
 }
@@ -117,15 +119,45 @@ impl Lane {
             egress: Arc::new(egress),
             cache: Mutex::default(),
             breaker: Mutex::default(),
+            unusable: Mutex::default(),
             stats: Mutex::default(),
         }
     }
 
-    /// Why the circuit is open, or what the last fault was; and whether it is open.
+    /// The last fault of the component, or why what it speaks to could not be used; and whether the circuit is open.
     pub fn trouble(&self) -> Option<(bool, String)> {
         let breaker = locked(&self.breaker);
-        let trouble = breaker.trouble()?.to_owned();
-        Some((breaker.open_until().is_some(), trouble))
+        match breaker.trouble() {
+            Some(fault) => Some((breaker.open_until().is_some(), fault.to_owned())),
+            None => locked(&self.unusable).clone().map(|reason| (false, reason)),
+        }
+    }
+
+    /// Keeps whether the engine can be used, for those who look. What a component says without asking it proves
+    /// nothing either way; nor does a refusal of one machine.
+    fn remember<R>(&self, operation: &'static str, outcome: &Result<R, BackendError>) {
+        if matches!(operation, "describe" | "validate") {
+            return;
+        }
+        match outcome {
+            Ok(_) => *locked(&self.unusable) = None,
+            Err(error) if error.asked => match error.kind {
+                ErrorKind::Unavailable | ErrorKind::Unauthorized | ErrorKind::Quota => {
+                    *locked(&self.unusable) = Some(error.message.clone());
+                }
+                ErrorKind::InvalidRequest
+                | ErrorKind::InvalidConfig
+                | ErrorKind::NotFound
+                | ErrorKind::Conflict
+                | ErrorKind::Capacity
+                | ErrorKind::RateLimited
+                | ErrorKind::Interrupted
+                | ErrorKind::Unsupported
+                | ErrorKind::Internal
+                | ErrorKind::Other => {}
+            },
+            Err(_) => {}
+        }
     }
 
     pub fn stats(&self) -> Vec<OperationStats> {
@@ -160,6 +192,7 @@ impl Lane {
                 "operation" => about.operation, "kind" => error.kind.as_str())
             .increment(1);
         }
+        self.remember(about.operation, &outcome);
         locked(&self.stats).entry(about.operation).or_default().record(took, outcome.is_err());
         outcome
     }

@@ -124,10 +124,9 @@ impl Readiness for Parts {
             let (database, github) = tokio::join!(self.store.ping(), self.github.ping());
             let mut parts = vec![part("database", database), part("github", github)];
             parts.extend(HostStatus(self.backends.clone()).backends().into_iter().map(|backend| {
+                let works = backend.health.status == "ok";
                 let reason = backend.health.reason.unwrap_or_else(|| backend.health.status.to_owned());
-                let works = matches!(backend.health.status, "ok" | "degraded");
-                let outcome = if works { Ok(()) } else { Err(reason) };
-                part(format!("backend {}", backend.name), outcome)
+                part(format!("backend {}", backend.name), if works { Ok(()) } else { Err(reason) })
             }));
             parts
         }
