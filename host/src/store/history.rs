@@ -18,11 +18,17 @@ use crate::{
 
 static SAVE_EVENTS: Bulk =
     Bulk::new(insert_head!("events", "at, job_id, job_attempt, runner, kind, detail"), 6, insert_tail!());
-static LOAD_GUIDS: Bulk = Bulk::new("SELECT guid FROM deliveries WHERE guid IN (VALUES", 1, ")");
+/// One that was ignored is not among them: sent again, it may have become ours.
+static LOAD_GUIDS: Bulk =
+    Bulk::new("SELECT guid FROM deliveries WHERE result <> 'ignored' AND guid IN (VALUES", 1, ")");
 static SAVE_DELIVERIES: Bulk = Bulk::new(
     insert_head!("deliveries", "guid, received_at, event, action, result, reason, job_id, job_attempt, source"),
     9,
-    insert_tail!(),
+    insert_tail!(
+        "ON CONFLICT (guid) DO UPDATE SET event = excluded.event, \
+     action = excluded.action, result = excluded.result, reason = excluded.reason, job_id = excluded.job_id, \
+     job_attempt = excluded.job_attempt, source = excluded.source"
+    ),
 );
 static SAVE_AUDIT: Bulk = Bulk::new(insert_head!("audit", "at, actor, action, subject, detail"), 5, insert_tail!());
 
@@ -78,7 +84,7 @@ fn read_event(row: &SqliteRow) -> Result<EventRow, sqlx::Error> {
 /// The columns of a row that [`load_guids`] answers with; no other row of a script has so few.
 pub const GUID_LOADED: usize = 1;
 
-/// Asks which of these deliveries are known.
+/// Asks which of these deliveries were taken in.
 pub fn load_guids(script: &mut Script, size: Size, guids: &[&str]) {
     script.rows(&LOAD_GUIDS, size, guids, |guid, values| {
         values.add(*guid);

@@ -240,6 +240,27 @@ async fn a_job_that_nobody_asked_for_counts_when_a_runner_of_ours_has_it() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_was_ignored_is_taken_in_when_it_is_sent_again() {
+    let fixture = Fixture::new().await;
+    let Op::Ingest(mut ignored) = delivery("g1", 1, Phase::Queued) else { unreachable!("a delivery is taken in") };
+    ignored.demand = None;
+    ignored.ignored = Some("no project names its repository".to_owned());
+    let reason = IngestResult::Ignored("no project names its repository".to_owned());
+    for _ in 0..2 {
+        let outcomes = fixture.store.write(vec![Op::Ingest(ignored.clone())]).await.unwrap();
+        assert_eq!(ingested(outcomes), reason);
+    }
+    assert_eq!(fixture.store.deliveries(None, 10).await.unwrap().items.len(), 1);
+    // The project was added meanwhile, and `Redeliver` pressed.
+    let enqueued = IngestResult::Enqueued(key(1), JobStatus::Queued);
+    assert_eq!(fixture.ingest("g1", 1, Phase::Queued).await, enqueued);
+    assert_eq!(fixture.ingest("g1", 1, Phase::Queued).await, IngestResult::Duplicate);
+    let log = fixture.store.deliveries(None, 10).await.unwrap().items;
+    assert_eq!((log.len(), log[0].result.as_str(), log[0].job), (1, "enqueued", Some(key(1))));
+    assert_eq!(log[0].reason, None);
+}
+
+#[tokio::test]
 async fn an_unmatched_job_is_audited_once() {
     let fixture = Fixture::new().await;
     for guid in ["g1", "g2", "g1"] {
