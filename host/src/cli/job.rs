@@ -1,6 +1,6 @@
 //! `pacer explain`: why a job is where it is. Reads the database of the configuration; the server may be running.
 
-use std::{io::Write, str::FromStr};
+use std::{collections::HashSet, io::Write, str::FromStr};
 
 use anyhow::bail;
 use jiff::Timestamp;
@@ -13,8 +13,8 @@ use crate::{
         job::{Job, JobKey, JobStatus},
         runner::{Runner, RunnerState},
     },
-    routing::{ProjectName, shown},
-    store::{MAX_PAGE, RunnerFilter, Store},
+    routing::{ProjectName, RepoName, shown},
+    store::{JobFilter, MAX_PAGE, RunnerFilter, Store},
 };
 
 /// A job as a person names it.
@@ -90,12 +90,16 @@ async fn look_up(
     now: Timestamp,
 ) -> anyhow::Result<Explanation> {
     let job = find(store, config, reference).await?;
-    let runners = match &job.project {
-        Some(project) => live_runners(store, project).await?,
-        None => Vec::new(),
+    let (runners, served) = match &job.project {
+        Some(project) => {
+            let runners = live_runners(store, project).await?;
+            let served = served(store, project, &job.repo, &runners).await?;
+            (runners, served)
+        }
+        None => (Vec::new(), 0),
     };
     let pauses = store.pauses().await?;
-    Ok(explain::explain(&job, config, Counts::of(&job, &runners), &pauses, now))
+    Ok(explain::explain(&job, config, Counts::of(&job, &runners, served), &pauses, now))
 }
 
 async fn find(store: &Store, config: &Config, reference: JobReference) -> anyhow::Result<Job> {
@@ -132,6 +136,32 @@ async fn live_runners(store: &Store, project: &ProjectName) -> anyhow::Result<Ve
         cursor = page.next;
         if cursor.is_none() {
             return Ok(runners);
+        }
+    }
+}
+
+/// How many jobs of a repository have a runner: those that run, and those whose runner may still take them.
+async fn served(store: &Store, project: &ProjectName, repo: &RepoName, runners: &[Runner]) -> anyhow::Result<u32> {
+    let supply: HashSet<_> =
+        runners.iter().filter(|runner| runner.state.is_supply()).map(|runner| &runner.name).collect();
+    let filter = JobFilter {
+        status: JobStatus::ALL
+            .into_iter()
+            .filter(|status| status.wants_runner() || *status == JobStatus::Running)
+            .collect(),
+        project: Some(project.clone()),
+        repo: Some(repo.clone()),
+    };
+    let (mut served, mut cursor) = (0, None);
+    loop {
+        let page = store.jobs(&filter, cursor.as_deref(), MAX_PAGE).await?;
+        for job in &page.items {
+            let has_one = job.runner.as_ref().is_some_and(|name| supply.contains(name));
+            served += u32::from(job.status == JobStatus::Running || has_one);
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(served);
         }
     }
 }

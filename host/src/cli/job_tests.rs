@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::SystemClock,
-    config::{Pool, Project, Scope, Timeouts, fixture},
+    config::{Pool, Project, RunnerGroup, Scope, Timeouts, fixture},
     fleet::{
-        job::{Assignment, JobFact, Phase},
+        job::{Assignment, JobChange, JobFact, Phase},
         runner::{RunnerName, Target},
     },
     store::{Ingest, Op, Pause, Proof},
@@ -172,6 +172,24 @@ fn runners_that_are_not_over_count_against_caps_however_many_pages_they_fill() {
     let (text, _) = ask(&config, "7", false).unwrap();
     assert!(text.contains(&format!("pool `small` has {live} of at most 2 runners")), "{text}");
     assert!(text.contains("raise `max_runners` above 2"), "{text}");
+}
+
+#[test]
+fn the_share_of_a_repository_of_an_organisation_is_counted_in_jobs() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    let project = Arc::get_mut(&mut config.projects[0]).unwrap();
+    project.scope = Scope::Org { login: "acme".to_owned(), runner_group: RunnerGroup::Default };
+    project.max_runners_per_repo = Some(1);
+    let Op::NewRunner(mut booting) = runner(1, RunnerState::Booting) else { unreachable!("it is a new runner") };
+    booting.target = Target::Org("acme".to_owned());
+    let claim =
+        Op::Job { key: JobKey { id: 7, attempt: 1 }, change: JobChange::Claim { runner: booting.name.clone() } };
+    let ops = vec![job(7, 1, Some("small")), job(8, 1, Some("small")), Op::NewRunner(booting), claim];
+    let _open = store(&config, ops);
+    let (text, _) = ask(&config, "8", false).unwrap();
+    assert!(text.contains("repository `acme/app` has 1 of at most 1 runners"), "{text}");
+    assert!(text.contains("raise `max_runners_per_repo` above 1"), "{text}");
 }
 
 #[test]

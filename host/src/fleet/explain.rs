@@ -10,24 +10,26 @@ use super::{
     runner::{Runner, Target},
 };
 use crate::{
-    config::{Config, Pool, Project},
+    config::{Config, Pool, Project, Scope},
     routing::{self, Decision, PoolName, ProjectName},
     store::Pause,
 };
 
-/// Runners that count against caps at this moment, the job's own included.
+/// What counts against caps at this moment, the job's own runner included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub pool: u32,
     pub project: u32,
     /// Of the job's repository, within the project.
     pub repo: u32,
+    /// Jobs of its repository that have a runner: what counts where runners are an organisation's.
+    pub served: u32,
 }
 
 impl Counts {
     /// Counts those among `runners` that hold a place: everything that is not over.
-    pub fn of<'a>(job: &Job, runners: impl IntoIterator<Item = &'a Runner>) -> Self {
-        let mut counts = Self::default();
+    pub fn of<'a>(job: &Job, runners: impl IntoIterator<Item = &'a Runner>, served: u32) -> Self {
+        let mut counts = Self { served, ..Self::default() };
         for runner in runners {
             if runner.state.is_final() || job.project.as_ref() != Some(&runner.project) {
                 continue;
@@ -165,10 +167,14 @@ fn queued(
             pool.name, pause.until, pause.failures, pause.reason
         ));
     }
+    let of_repo = match &project.scope {
+        Scope::Repos(_) => counts.repo,
+        Scope::Org { .. } => counts.served,
+    };
     let caps = [
         (Some(pool.max_runners), counts.pool, format!("pool `{}`", pool.name), "max_runners"),
         (project.max_runners, counts.project, format!("project `{}`", project.name), "max_runners"),
-        (project.max_runners_per_repo, counts.repo, format!("repository `{}`", job.repo), "max_runners_per_repo"),
+        (project.max_runners_per_repo, of_repo, format!("repository `{}`", job.repo), "max_runners_per_repo"),
     ];
     for (cap, count, whose, key) in caps {
         if let Some(cap) = cap
@@ -254,7 +260,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::config::{Scope, Timeouts, fixture};
+    use crate::config::{RunnerGroup, Timeouts, fixture};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -327,7 +333,7 @@ mod tests {
         let pause =
             Pause { until: at(500), reason: "the engine is down".to_owned(), failures: 3, proof: Proof::Machine };
         let pauses = [("app".parse().unwrap(), "small".parse().unwrap(), pause)];
-        let counts = Counts { pool: 2, project: 2, repo: 2 };
+        let counts = Counts { pool: 2, project: 2, repo: 2, served: 0 };
         let explanation = explain(&job(JobStatus::Queued), &config(), counts, &pauses, at(130));
         assert_eq!(
             explanation.headline,
@@ -337,6 +343,18 @@ mod tests {
         assert_eq!(explanation.unblock.len(), 2);
         let later = explain(&job(JobStatus::Queued), &config(), Counts::default(), &pauses, at(501));
         assert_eq!(later.unblock.len(), 0, "a pause that is over does not count");
+    }
+
+    #[test]
+    fn a_repository_of_an_organisation_has_its_share_in_jobs() {
+        let mut config = config();
+        let project = Arc::get_mut(&mut config.projects[0]).unwrap();
+        project.scope = Scope::Org { login: "acme".to_owned(), runner_group: RunnerGroup::Default };
+        project.max_runners_per_repo = Some(1);
+        let counts = Counts { pool: 1, project: 1, repo: 0, served: 1 };
+        let explanation = explain(&job(JobStatus::Queued), &config, counts, &[], at(130));
+        assert_eq!(explanation.headline, "repository `acme/app` has 1 of at most 1 runners");
+        assert!(explanation.unblock[0].contains("max_runners_per_repo"), "{:?}", explanation.unblock);
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl Fleet {
     /// The runners that count against a job's caps at this moment.
     pub fn counts(&self, job: &job::Job) -> explain::Counts {
         let world = self.executor.world();
-        explain::Counts::of(job, world.runners().map(AsRef::as_ref))
+        let served = job.project.clone().map_or(0, |project| world.served_of(&(project, job.repo.clone())));
+        explain::Counts::of(job, world.runners().map(AsRef::as_ref), served)
     }
 
     /// Brings the gauges of jobs and runners up to date.
