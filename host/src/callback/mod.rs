@@ -152,17 +152,14 @@ impl Callbacks {
         extensions: &Extensions,
         headers: &HeaderMap,
     ) -> Result<(Purpose, RunnerName, IpAddr), ApiError> {
-        let (address, now) = (client_address(&self.config.load(), extensions, headers), self.clock.now());
-        if let Some(seconds) = self.throttle.wait(address, now) {
-            return Err(ApiError::slow_down(seconds));
-        }
+        let address = client_address(&self.config.load(), extensions, headers);
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let token = given.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let found = token.and_then(|(_, token)| {
             purposes.iter().find_map(|purpose| Some((*purpose, self.tokens.verify(*purpose, token.trim())?)))
         });
         let Some((purpose, runner)) = found else {
-            self.throttle.wrong(address, now);
+            self.throttle.wrong(address, self.clock.now()).map_err(ApiError::slow_down)?;
             warn!(client.address = %address, "a wrong runner token was given from {address}");
             self.audit("audit.runner.token.refused", "-", address, "it is not one of this pacer's".to_owned()).await;
             return Err(ApiError::new(
@@ -171,7 +168,6 @@ impl Callbacks {
                 "a runner's own token is needed: send `Authorization: Bearer <token>`",
             ));
         };
-        self.throttle.right(address, now);
         Ok((purpose, runner, address))
     }
 

@@ -158,11 +158,13 @@ async fn wrong_tokens_are_refused_audited_and_slowed_down() {
         last = fixture.post(CONFIG_PATH, "pacer-vm-a.00", "").await.0;
     }
     assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
-    let (status, headers, _) = fixture.post(CONFIG_PATH, &fixture.token(Purpose::Config), "").await;
+    let (status, headers, _) = fixture.post(CONFIG_PATH, "pacer-vm-a.00", "").await;
     assert_eq!(
         (status, &headers[header::RETRY_AFTER]),
         (StatusCode::TOO_MANY_REQUESTS, &HeaderValue::from_static("1"))
     );
+    let (status, _, _) = fixture.post(CONFIG_PATH, &fixture.token(Purpose::Config), "").await;
+    assert_eq!(status, StatusCode::OK, "a machine does not pay for another's wrong tokens");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -68,7 +69,7 @@ pub fn authenticate(
     }
 }
 
-/// Compares a token unless the address has to wait, and remembers the result.
+/// Compares a token. A wrong one counts against its address, and is an error while that has to wait.
 pub fn try_token(
     token: &SecretString,
     throttle: &Throttle,
@@ -76,15 +77,10 @@ pub fn try_token(
     address: IpAddr,
     now: Timestamp,
 ) -> Result<bool, ApiError> {
-    if let Some(seconds) = throttle.wait(address, now) {
-        return Err(ApiError::slow_down(seconds));
-    }
     // Signatures are compared, not tokens: their lengths are equal, so the time does not show the token's.
-    let right = sign(token, given.as_bytes()).ct_eq(&sign(token, token.expose_secret().as_bytes())).into();
-    if right {
-        throttle.right(address, now);
-    } else {
-        throttle.wrong(address, now);
+    let right: bool = sign(token, given.as_bytes()).ct_eq(&sign(token, token.expose_secret().as_bytes())).into();
+    if !right {
+        throttle.wrong(address, now).map_err(ApiError::slow_down)?;
         tracing::warn!(client.address = %address, "a wrong token was given from {address}");
     }
     Ok(right)
@@ -121,7 +117,8 @@ pub fn safe_next(next: &str) -> &str {
     let ours = next.starts_with('/')
         && !next.starts_with("//")
         && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
-        && !next.starts_with("/signin");
+        && !next.starts_with("/signin")
+        && !next.starts_with("/signout");
     if ours { next } else { "/jobs" }
 }
 
@@ -132,6 +129,9 @@ pub fn client_address(config: &Config, extensions: &http::Extensions, headers: &
         .get::<ConnectInfo<SocketAddr>>()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip().to_canonical());
     let trusted = |address: &IpAddr| config.server.trusted_proxies.iter().any(|network| network.contains(address));
+    if headers.contains_key("x-forwarded-for") && !trusted(&peer) {
+        name_the_proxy(peer);
+    }
     let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
     let mut client = peer;
     for heard in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
@@ -146,11 +146,26 @@ pub fn client_address(config: &Config, extensions: &http::Extensions, headers: &
     client
 }
 
+/// Says once that a reverse proxy may not be known as one.
+fn name_the_proxy(peer: IpAddr) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            client.address = %peer,
+            "{peer} says with `X-Forwarded-For` whom it asks for, and is not believed: if it is your reverse proxy, add \
+             it to `server.trusted_proxies`; until then everybody behind it counts as one caller"
+        );
+    }
+}
+
+/// The token of an `Authorization: Bearer`. Any other scheme is not for pacer: a proxy's own, perhaps.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 fn credential<'a>(config: &Config, headers: &'a HeaderMap) -> Option<Credential<'a>> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let text = value.to_str().unwrap_or_default();
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
+    if let Some(token) = bearer(headers) {
         return Some(Credential::Bearer(token));
     }
     let name = cookie_name(config);

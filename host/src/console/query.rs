@@ -8,12 +8,11 @@ use crate::{
         job::{JobKey, JobStatus},
         runner::RunnerState,
     },
-    store::{JobFilter, RunnerFilter},
+    store::{JobFilter, MAX_PAGE, RunnerFilter},
 };
 
 /// What one page of a listing holds unless `limit` says otherwise.
 const DEFAULT_LIMIT: u32 = 50;
-const MAX_LIMIT: u32 = 200;
 /// Far longer than any cursor of ours.
 const MAX_CURSOR: usize = 256;
 
@@ -94,11 +93,7 @@ fn listing(
             continue;
         }
         match key.as_str() {
-            "limit" => {
-                limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-                    ApiError::bad_parameter(format!("`limit` is `{}`: use 1 to {MAX_LIMIT}", short(value)))
-                })?;
-            }
+            "limit" => limit = page_size(value)?,
             "cursor" if value.len() <= MAX_CURSOR => cursor = Some(value.clone()),
             "cursor" => {
                 return Err(ApiError::bad_parameter("`cursor` is too long; take `next` of the previous page as it is"));
@@ -116,6 +111,18 @@ fn listing(
         }
     }
     Ok((cursor, limit))
+}
+
+/// Whoever asks for more than there is on a page gets a whole page, and its `next`.
+fn page_size(text: &str) -> Result<u32, ApiError> {
+    let refused = || ApiError::bad_parameter(format!("`limit` is `{}`: use 1 to {MAX_PAGE}", short(text)));
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(refused());
+    }
+    match text.parse::<u32>().unwrap_or(MAX_PAGE).min(MAX_PAGE) {
+        0 => Err(refused()),
+        limit => Ok(limit),
+    }
 }
 
 fn states<S: FromStr + fmt::Display>(value: &str, all: &[S]) -> Result<Vec<S>, ApiError> {

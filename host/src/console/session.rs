@@ -22,7 +22,7 @@ use crate::{config::Auth, store::AuditEntry};
 pub async fn require(Extract(state): Extract<State>, mut request: Request, next: Next) -> Response {
     let config = state.config.load_full();
     let path = request.uri().path();
-    let program = path.starts_with("/api/") || path == "/metrics" || request.headers().contains_key("authorization");
+    let program = path.starts_with("/api/") || path == "/metrics" || auth::bearer(request.headers()).is_some();
     let address = auth::client_address(&config, request.extensions(), request.headers());
     let who = auth::authenticate(&config, &state.throttle, request.headers(), address, state.clock.now());
     match who {
@@ -40,7 +40,9 @@ pub async fn require(Extract(state): Extract<State>, mut request: Request, next:
         }
         Ok(None) if program => ApiError::unauthorized().into_response(),
         Ok(None) => {
-            let asked = request.uri().path_and_query().map_or("/jobs", |path| path.as_str());
+            // Only what was looked at is gone back to: a form would have to be sent again.
+            let asked = request.uri().path_and_query().filter(|_| request.method() == Method::GET);
+            let asked = asked.map_or("/jobs", |path| path.as_str());
             let next =
                 percent_encoding::utf8_percent_encode(auth::safe_next(asked), percent_encoding::NON_ALPHANUMERIC);
             Redirect::to(&format!("/signin?next={next}")).into_response()

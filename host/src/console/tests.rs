@@ -1,9 +1,7 @@
 //! The console as its callers meet it, over a store in memory.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -222,48 +220,11 @@ fn runner() -> Runner {
 }
 
 fn config(auth: Auth, public_url: &str) -> Config {
-    let limits = config::PluginLimits {
-        file_size: 1,
-        memory: 1,
-        cpu: Duration::from_secs(1),
-        response_size: 1,
-        request_size: 1,
-        requests: 1,
-        log_size: 1,
-        concurrency: 1,
-        total_memory: 1,
-    };
-    Config {
-        path: PathBuf::from("config.yaml"),
-        warnings: Vec::new(),
-        server: config::Server {
-            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-            public_url: public_url.into(),
-            owner: "app-1".into(),
-            shutdown_grace: Duration::from_secs(1),
-            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
-        },
-        github: config::GitHub {
-            app_id: 1,
-            private_key: "key".to_owned().into(),
-            webhook_secrets: Vec::new(),
-            api_url: "http://127.0.0.1:1".into(),
-            ca: None,
-            recovery_interval: Duration::from_secs(1),
-            runner_poll: Duration::from_secs(1),
-        },
-        database: config::Database { url: "sqlite:/x".into() },
-        plugins: config::Plugins { dir: "/x".into(), cache_dir: "/x".into(), limits },
-        backends: BTreeMap::new(),
-        projects: Vec::new(),
-        auth,
-        retention: config::Retention {
-            jobs: Duration::from_secs(1),
-            deliveries: Duration::from_secs(1),
-            audit: Duration::from_secs(1),
-        },
-        telemetry: config::Telemetry { log: "info".into(), format: config::LogFormat::Text },
-    }
+    let mut config = config::fixture(Vec::new());
+    config.auth = auth;
+    config.server.public_url = public_url.to_owned();
+    config.server.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+    config
 }
 
 struct Console {
@@ -435,19 +396,46 @@ async fn forms_of_other_sites_are_refused() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_slowed_down() {
+async fn wrong_tokens_are_slowed_down_and_right_ones_never() {
     let console = Console::closed();
     let right = format!("Bearer {TOKEN}");
     for _ in 0..6 {
         let response = console.get("/api/v1/jobs", &[("authorization", "Bearer wrong")]).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     }
-    let held = console.get("/api/v1/jobs", &[("authorization", &right)]).await;
+    let held = console.get("/api/v1/jobs", &[("authorization", "Bearer wrong")]).await;
     assert_eq!(held.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(header_of(&held, header::RETRY_AFTER), "1");
-    assert_eq!(console.sign_in(TOKEN, "").await.status(), StatusCode::TOO_MANY_REQUESTS);
-    *console.clock.0.lock().unwrap() = at(1);
+    assert_eq!(console.sign_in("wrong", "").await.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(console.get("/api/v1/jobs", &[("authorization", &right)]).await.status(), StatusCode::OK);
+    assert_eq!(console.sign_in(TOKEN, "").await.status(), StatusCode::SEE_OTHER);
+    *console.clock.0.lock().unwrap() = at(1);
+    let again = console.get("/api/v1/jobs", &[("authorization", "Bearer wrong")]).await;
+    assert_eq!(again.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_credential_of_a_proxy_on_the_way_is_none_of_ours() {
+    let console = Console::closed();
+    let opened = console.sign_in(TOKEN, "").await;
+    let cookie = header_of(&opened, header::SET_COOKIE).split(';').next().unwrap().to_owned();
+    let basic = ("authorization", "Basic cHJveHk6c2VjcmV0");
+    for _ in 0..10 {
+        assert_eq!(console.get("/jobs", &[basic, ("cookie", &cookie)]).await.status(), StatusCode::OK);
+        assert_eq!(console.get("/jobs", &[basic]).await.status(), StatusCode::SEE_OTHER, "to the form, as a person");
+        assert_eq!(console.get("/api/v1/jobs", &[basic]).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    let wrong = console.get("/api/v1/jobs", &[("authorization", "Bearer wrong"), ("cookie", &cookie)]).await;
+    assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED, "it was no try before");
+}
+
+#[tokio::test]
+async fn whoever_signs_out_without_a_session_does_not_come_back_to_that() {
+    let console = Console::closed();
+    let response = console.send(request("POST", "/signout", &[], "")).await;
+    assert_eq!(header_of(&response, header::LOCATION), "/signin?next=%2Fjobs");
+    let response = console.sign_in(TOKEN, "%2Fsignout").await;
+    assert_eq!(header_of(&response, header::LOCATION), "/jobs");
 }
 
 #[tokio::test]
@@ -495,8 +483,13 @@ async fn listings_are_paged_and_filtered() {
 #[tokio::test]
 async fn bad_parameters_are_named() {
     let console = Console::open();
+    for more_than_there_is in ["1000", "4294967296"] {
+        let (status, body) = console.json(&format!("/api/v1/jobs?limit={more_than_there_is}")).await;
+        assert_eq!((status, body["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(18)));
+    }
     for (query, expected) in [
-        ("jobs?limit=0", "1 to 200"),
+        ("jobs?limit=0", "1 to 500"),
+        ("jobs?limit=-1", "1 to 500"),
         ("jobs?limit=x", "`limit`"),
         ("jobs?status=quued", "waiting, unmatched, queued"),
         ("jobs?repo=nope", "owner/name"),

@@ -1,11 +1,12 @@
-//! Wrong tokens are slowed down: for each address with exponentially growing pauses, and for all together.
+//! Wrong tokens are slowed down: for each network with exponentially growing pauses, and for all together.
 //!
-//! While an address is held back its tokens are not looked at, so waiting is the only way on. An address whose
-//! token was right not long ago is exempt from the common limit: strangers cannot lock the operator's scripts out.
+//! Only a wrong answer is ever held back. Comparing a token is quick, takes the same time for all, and a token of 32
+//! characters is not found by trying; so a right one is taken at once, and nobody can lock anybody else out by being
+//! wrong from the same address.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -16,11 +17,11 @@ use jiff::Timestamp;
 const FREE_TRIES: u32 = 5;
 /// The longest pause; longer ones only hurt people behind a shared address.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// An address without a wrong try for this long starts afresh.
+/// A network without a wrong try for this long starts afresh.
 const FORGET: Duration = Duration::from_secs(900);
-/// Addresses remembered, about 100 bytes each. The oldest goes first.
-const ADDRESSES: usize = 4096;
-/// Wrong tries of all addresses in one window before the common limit holds.
+/// Networks remembered, about 100 bytes each. The oldest goes first.
+const NETWORKS: usize = 4096;
+/// Wrong tries of all networks in one window before the common limit holds.
 const COMMON_TRIES: u32 = 200;
 const COMMON_WINDOW: Duration = Duration::from_secs(60);
 
@@ -31,7 +32,7 @@ pub struct Throttle {
 
 #[derive(Debug, Default)]
 struct Table {
-    addresses: HashMap<IpAddr, Record>,
+    networks: HashMap<IpAddr, Record>,
     window_started: Option<Timestamp>,
     window_tries: u32,
 }
@@ -39,35 +40,18 @@ struct Table {
 #[derive(Debug)]
 struct Record {
     failures: u32,
-    good: bool,
     last: Timestamp,
     until: Timestamp,
 }
 
 impl Throttle {
-    /// How long this address has to wait before a token of it is looked at, in whole seconds.
-    pub fn wait(&self, address: IpAddr, now: Timestamp) -> Option<u64> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = table.addresses.get(&address);
-        if let Some(record) = record
-            && record.until > now
-        {
-            return Some(seconds_up(now, record.until));
-        }
-        let exempt = record.is_some_and(|record| record.good);
-        match table.window_started {
-            Some(started) if !exempt && table.window_tries >= COMMON_TRIES && started + COMMON_WINDOW > now => {
-                Some(seconds_up(now, started + COMMON_WINDOW))
-            }
-            Some(_) | None => None,
-        }
-    }
-
-    pub fn wrong(&self, address: IpAddr, now: Timestamp) {
+    /// Takes note of a wrong token. `Err` is for one that came too early, which counts for nothing: how long to wait,
+    /// in whole seconds.
+    pub fn wrong(&self, address: IpAddr, now: Timestamp) -> Result<(), u64> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        if table.window_started.is_none_or(|started| started + COMMON_WINDOW <= now) {
-            table.window_started = Some(now);
-            table.window_tries = 0;
+        let until = table.held_until(address, now);
+        if until > now {
+            return Err(seconds_up(now, until));
         }
         table.window_tries += 1;
         let record = table.record(address, now);
@@ -76,32 +60,45 @@ impl Throttle {
             let doublings = (record.failures - FREE_TRIES - 1).min(6);
             record.until = now + Duration::from_secs(1 << doublings).min(MAX_PAUSE);
         }
-    }
-
-    /// A right token does not wipe out wrong ones: behind a shared address they are somebody else's.
-    pub fn right(&self, address: IpAddr, now: Timestamp) {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).record(address, now).good = true;
+        Ok(())
     }
 }
 
 impl Table {
+    fn held_until(&mut self, address: IpAddr, now: Timestamp) -> Timestamp {
+        let started = *self.window_started.get_or_insert(now);
+        if started + COMMON_WINDOW <= now {
+            self.window_started = Some(now);
+            self.window_tries = 0;
+        }
+        let common = if self.window_tries >= COMMON_TRIES { started + COMMON_WINDOW } else { now };
+        self.networks.get(&network(address)).map_or(common, |record| record.until.max(common))
+    }
+
     fn record(&mut self, address: IpAddr, now: Timestamp) -> &mut Record {
-        if self.addresses.len() >= ADDRESSES && !self.addresses.contains_key(&address) {
-            self.addresses.retain(|_, record| record.last + FORGET > now);
-            if self.addresses.len() >= ADDRESSES
-                && let Some(oldest) = self.addresses.iter().min_by_key(|(_, record)| record.last).map(|(key, _)| *key)
+        let network = network(address);
+        if self.networks.len() >= NETWORKS && !self.networks.contains_key(&network) {
+            self.networks.retain(|_, record| record.last + FORGET > now);
+            if self.networks.len() >= NETWORKS
+                && let Some(oldest) = self.networks.iter().min_by_key(|(_, record)| record.last).map(|(key, _)| *key)
             {
-                self.addresses.remove(&oldest);
+                self.networks.remove(&oldest);
             }
         }
-        let record =
-            self.addresses.entry(address).or_insert(Record { failures: 0, good: false, last: now, until: now });
+        let record = self.networks.entry(network).or_insert(Record { failures: 0, last: now, until: now });
         if record.last + FORGET <= now {
             record.failures = 0;
-            record.good = false;
         }
         record.last = now;
         record
+    }
+}
+
+/// Whom an address belongs to: of IPv6 everybody has at least a /64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
@@ -124,41 +121,51 @@ mod tests {
     #[test]
     fn pauses_grow_and_are_forgotten() {
         let throttle = Throttle::default();
-        for _ in 0..FREE_TRIES {
-            throttle.wrong(address(1), at(0));
-            assert_eq!(throttle.wait(address(1), at(0)), None);
+        for _ in 0..=FREE_TRIES {
+            assert_eq!(throttle.wrong(address(1), at(0)), Ok(()));
         }
-        throttle.wrong(address(1), at(0));
-        assert_eq!(throttle.wait(address(1), at(0)), Some(1));
-        throttle.wrong(address(1), at(1));
-        assert_eq!(throttle.wait(address(1), at(1)), Some(2));
-        assert_eq!(throttle.wait(address(2), at(1)), None, "another address is not held back");
-        for _ in 0..40 {
-            throttle.wrong(address(1), at(2));
+        assert_eq!(throttle.wrong(address(1), at(0)), Err(1));
+        assert_eq!(throttle.wrong(address(1), at(1)), Ok(()));
+        assert_eq!(throttle.wrong(address(1), at(1)), Err(2), "twice as long");
+        assert_eq!(throttle.wrong(address(2), at(1)), Ok(()), "another address is not held back");
+        let mut second = 3;
+        for pause in [4, 8, 16, 32, 60, 60] {
+            assert_eq!(throttle.wrong(address(1), at(second)), Ok(()));
+            assert_eq!(throttle.wrong(address(1), at(second)), Err(pause));
+            second += i64::try_from(pause).unwrap();
         }
-        assert_eq!(throttle.wait(address(1), at(2)), Some(60));
-        throttle.wrong(address(1), at(2000));
-        assert_eq!(throttle.wait(address(1), at(2000)), None);
+        for _ in 0..=FREE_TRIES {
+            assert_eq!(throttle.wrong(address(1), at(second + 900)), Ok(()), "after a while it is forgotten");
+        }
     }
 
     #[test]
-    fn the_common_limit_spares_who_was_right() {
+    fn all_together_are_limited_too() {
         let throttle = Throttle::default();
-        throttle.right(address(250), at(0));
         for n in 0..COMMON_TRIES {
-            throttle.wrong(IpAddr::from([10, 0, 0, u8::try_from(n).unwrap()]), at(0));
+            assert_eq!(throttle.wrong(IpAddr::from([10, 0, 0, u8::try_from(n).unwrap()]), at(0)), Ok(()));
         }
-        assert_eq!(throttle.wait(address(1), at(1)), Some(59));
-        assert_eq!(throttle.wait(address(250), at(1)), None);
-        assert_eq!(throttle.wait(address(1), at(61)), None);
+        assert_eq!(throttle.wrong(address(1), at(1)), Err(59));
+        assert_eq!(throttle.wrong(address(1), at(60)), Ok(()));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_caller() {
+        let throttle = Throttle::default();
+        let of = |network: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]);
+        for host in 0..=u16::try_from(FREE_TRIES).unwrap() {
+            assert_eq!(throttle.wrong(of(1, host), at(0)), Ok(()));
+        }
+        assert_eq!(throttle.wrong(of(1, 99), at(0)), Err(1));
+        assert_eq!(throttle.wrong(of(2, 99), at(0)), Ok(()));
     }
 
     #[test]
     fn the_table_is_bounded() {
         let throttle = Throttle::default();
-        for n in 0..u32::try_from(ADDRESSES).unwrap() + 50 {
-            throttle.wrong(IpAddr::from(n.to_be_bytes()), at(i64::from(n) / 100));
+        for n in 0..u32::try_from(NETWORKS).unwrap() + 50 {
+            assert_eq!(throttle.wrong(IpAddr::from(n.to_be_bytes()), at(i64::from(n))), Ok(()));
         }
-        assert_eq!(throttle.table.lock().unwrap().addresses.len(), ADDRESSES);
+        assert!(throttle.table.lock().unwrap().networks.len() <= NETWORKS);
     }
 }

@@ -115,6 +115,18 @@ fn settings(config: &Config) -> Vec<Finding> {
         ));
     }
     findings.push(finding(Level::Ok, "github key", format!("an RSA key, for App {}", config.github.app_id)));
+    if config.server.public_url.starts_with("https://")
+        && config.server.addr.ip().is_loopback()
+        && config.server.trusted_proxies.is_empty()
+    {
+        findings.push(finding(
+            Level::Warning,
+            "proxy",
+            "`server.public_url` is https and pacer listens on this machine only, so there is a reverse proxy before \
+             it: name it in `server.trusted_proxies` (`[\"127.0.0.1\", \"::1\"]`), or everybody behind it counts as one \
+             caller",
+        ));
+    }
     let webhook = format!("{}/api/webhook", config.server.public_url);
     findings.push(if is_here(&config.server.public_url) && !is_here(&config.github.api_url) {
         finding(
@@ -224,6 +236,21 @@ mod tests {
         let error = run(Err(broken()), &CheckArgs { json: false, online: false }, tools(), &mut out).unwrap_err();
         assert!(crate::cli::message(&error).starts_with("config invalid: github.app_id required"));
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_reverse_proxy_that_is_not_named_is_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |public_url: &str, proxies: &[&str]| {
+            let mut config = config(directory.path());
+            config.server.public_url = public_url.to_owned();
+            config.server.trusted_proxies = proxies.iter().map(|network| network.parse().unwrap()).collect();
+            print(Ok(config), false).0
+        };
+        let text = with("https://pacer.example.com", &[]);
+        assert!(text.contains("⚠ proxy") && text.contains("server.trusted_proxies"), "{text}");
+        assert!(!with("https://pacer.example.com", &["127.0.0.1/32"]).contains("proxy"));
+        assert!(!with("http://127.0.0.1:3000", &[]).contains("proxy"));
     }
 
     #[test]
