@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    Config, ConfigError, Environment, document, github,
+    Config, ConfigError, Environment, Outline, document, github,
     problem::Problem,
     projects,
     reader::{Reader, Section},
@@ -70,6 +70,7 @@ fn parse(text: &str, path: &Path, absolute: &Path, env: &dyn Environment) -> Res
             retention: retention?,
             telemetry: telemetry?,
             warnings,
+            outline: Outline::of(&tree),
         })
     };
     // A section that cannot be read has said why; this is the net under it.

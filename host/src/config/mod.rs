@@ -9,6 +9,7 @@ mod endpoint;
 mod environment;
 mod github;
 mod load;
+mod outline;
 mod problem;
 mod projects;
 mod quantity;
@@ -26,18 +27,20 @@ pub use credential::{AwsRole, AwsSigV4, AwsSource, Credential, OAuth2, OAuth2Url
 pub(crate) use credential::{basic, form_encoded};
 pub use environment::{Environment, ProcessEnvironment};
 pub use load::load;
+pub use outline::Outline;
 pub use problem::{ConfigError, Problem};
 pub use warm::Warm;
 
 use crate::routing::{BackendName, EndpointName, PoolName, ProjectName, RepoName};
 
 /// Everything an operator can say. Cheap to share: [`Arc`] it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The file it came from, for messages.
     pub path: PathBuf,
     /// What is allowed and probably not meant, one sentence each.
     pub warnings: Vec<String>,
+    pub outline: Outline,
     pub server: Server,
     pub github: GitHub,
     pub database: Database,
@@ -63,7 +66,7 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GitHub {
     pub app_id: u64,
     /// PEM of the App's RSA key.
@@ -336,7 +339,7 @@ pub struct Timeouts {
     pub stop: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Auth {
     Disabled,
     /// At least 32 characters.
@@ -413,5 +416,6 @@ pub(crate) fn fixture(projects: Vec<Arc<Project>>) -> Config {
         retention: Retention { jobs: days(90), deliveries: days(14), audit: days(365) },
         telemetry: Telemetry { log: "info".to_owned(), format: LogFormat::Text },
         warnings: Vec::new(),
+        outline: Outline::default(),
     }
 }

@@ -1,18 +1,23 @@
 //! `pacer serve`: puts the parts together, and takes them apart in order.
 //!
-//! At the end of a server's life nothing new is taken in first, then work in flight comes to its end, then the
-//! store closes. Machines keep running: the next start takes them over.
+//! At the end of a server's life nothing new is taken in, work in flight comes to its end within one grace, and then
+//! the store closes. Machines keep running: the next start takes them over.
 
+mod connections;
+mod reload;
 mod sources;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use axum::{Router, serve::ListenerExt as _};
 use futures::{FutureExt as _, future::BoxFuture};
 use secrecy::ExposeSecret as _;
-use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -28,6 +33,7 @@ use crate::{
     store::{Ingest, IngestResult, Op, OpOutcome, Store, StoreError},
     telemetry::{self, Telemetry},
 };
+use reload::Reload;
 
 /// How often what is past its retention is pruned.
 const PRUNE: Duration = Duration::from_secs(3600);
@@ -36,11 +42,13 @@ const GAUGES: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop (SIGTERM or SIGINT).
 pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
     let telemetry = telemetry::init(&config.telemetry)?;
     hide_secrets(&telemetry, &config);
     announce(&config);
 
     let clock: SharedClock = Arc::new(SystemClock);
+    let limits = connections::Limits::of_this_process();
     let listener = listen(config.server.addr).await?;
     let store = Store::open(&config.database.url, clock.clone()).await?;
     let github = github::Client::new(&config.github, clock.clone())?;
@@ -74,26 +82,61 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
         clock: clock.clone(),
         throttle: Arc::default(),
     };
-    let state = console::State::new(current, sources, telemetry.metrics(), clock.clone(), stopping.clone());
+    let state = console::State::new(current.clone(), sources, telemetry.metrics(), clock.clone(), stopping.clone());
     let secrets = Arc::new(ArcSwap::from_pointee(WebhookSecrets::new(&config.github.webhook_secrets)));
     let intake = Arc::new(StoreIntake(store.clone()));
-    let ingest = IngestState::new(secrets, route, intake, clock, tasks.clone());
+    let ingest = IngestState::new(secrets.clone(), route, intake, clock, tasks.clone());
     // Deliveries have a log line of their own.
     let router = ingest::router(ingest).merge(callback::router(callbacks)).merge(console::router(state));
 
     info!("pacer {} serves {} at http://{}", env!("CARGO_PKG_VERSION"), config.server.public_url, config.server.addr);
     info!("the webhook of the GitHub App is {}/api/webhook", config.server.public_url);
-    let served = serve(listener, router, stopping.clone(), config.server.shutdown_grace).await;
+    let connections = TaskTracker::new();
+    connections.spawn(connections::accept(listener, router, limits, stopping.clone(), connections.clone()));
+    let grace = config.server.shutdown_grace;
+    signals.until_stop(&Reload { started_with: config, current, secrets, telemetry }).await;
 
+    let deadline = Instant::now() + grace;
     stopping.cancel();
-    fleet.shutdown(config.server.shutdown_grace).await;
+    connections.close();
+    let (answered, ()) = tokio::join!(timeout_at(deadline, connections.wait()), fleet.shutdown(grace));
+    if answered.is_err() {
+        warn!("some connections did not end within {grace:?} and are cut");
+    }
     tasks.close();
-    if tokio::time::timeout(config.server.shutdown_grace, tasks.wait()).await.is_err() {
-        warn!("background work did not end in time");
+    if timeout_at(deadline, tasks.wait()).await.is_err() {
+        warn!("background work did not end within {grace:?}");
     }
     store.close().await;
     info!("stopped");
-    served
+    Ok(())
+}
+
+/// What a person or a supervisor tells the process. Caught from the start: what is not caught would end it.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn until_stop(mut self, reload: &Reload) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return info!("told to stop (SIGINT)"),
+                _ = self.terminate.recv() => return info!("told to stop (SIGTERM)"),
+                _ = self.hangup.recv() => reload.run().await,
+            }
+        }
+    }
 }
 
 /// Where a job belongs, by this configuration.
@@ -124,42 +167,6 @@ async fn listen(addr: SocketAddr) -> anyhow::Result<TcpListener> {
             "cannot listen on `server.addr` {addr}: is another server on it, or is it not an address of this machine?"
         )
     })
-}
-
-async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stopping: CancellationToken,
-    grace: Duration,
-) -> anyhow::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and awaited: nothing is won by waiting for more to send.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let mut interrupt = tokio::signal::unix::signal(SignalKind::interrupt())?;
-    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
-    let stop = stopping.clone();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        tokio::select! {
-            _ = interrupt.recv() => info!("told to stop (SIGINT)"),
-            _ = terminate.recv() => info!("told to stop (SIGTERM)"),
-        }
-        stop.cancel();
-    });
-    let late = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
-    tokio::select! {
-        served = server => served.context("the server failed"),
-        () = late => {
-            warn!("some connections did not end within {grace:?} and are cut");
-            Ok(())
-        }
-    }
 }
 
 /// Every secret of the configuration is blanked out of whatever is logged.

@@ -75,6 +75,7 @@ fn pool(name: &str) -> Pool {
 fn around(projects: Vec<Arc<Project>>) -> Config {
     let day = Duration::from_secs(86_400);
     Config {
+        outline: crate::config::Outline::default(),
         path: "config.yaml".into(),
         warnings: vec![],
         server: Server {
