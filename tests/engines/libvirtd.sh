@@ -7,6 +7,7 @@
 # DIR is an absolute path of at most 40 characters (a unix socket's path has 107, and QEMU's lie deep below).
 # It is a session daemon: `qemu:///session` and `test:///default` are behind its socket. Started by root it runs as
 # `nobody`, so it has no hardware acceleration. Its storage pool `default` is a directory of DIR; it has no networks.
+# A file DIR/listen.conf that is there before is part of its configuration, and has it listen on the ports that it says.
 set -eu
 
 # The first start asks QEMU what it can do, which takes seconds; a busy machine takes longer.
@@ -45,6 +46,11 @@ unix_sock_dir = "$dir"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 END
+    listen=
+    if [ -f "$dir/listen.conf" ]; then
+        cat "$dir/listen.conf" >>"$dir/libvirtd.conf"
+        listen=--listen
+    fi
     # Without cgroups, security labels and a log daemon it needs nothing of the machine.
     cat >"$dir/config/libvirt/qemu.conf" <<END
 security_driver = "none"
@@ -61,7 +67,7 @@ END
     # shellcheck disable=SC2086
     (cd "$dir" && exec setsid env -i PATH="$PATH" HOME="$dir/home" XDG_RUNTIME_DIR="$dir/run" XDG_CACHE_HOME="$dir/cache" \
         XDG_DATA_HOME="$dir/data" XDG_CONFIG_HOME="$dir/config" $as \
-        libvirtd --config "$dir/libvirtd.conf" --pid-file "$dir/pid") >"$dir/log" 2>&1 </dev/null &
+        libvirtd $listen --config "$dir/libvirtd.conf" --pid-file "$dir/pid") >"$dir/log" 2>&1 </dev/null &
     pid=$!
     await "$dir/log" ask uri
     ask pool-list --name | grep -qx default ||

@@ -67,7 +67,8 @@ mod auth {
 pub struct Domain {
     pub name: String,
     uuid: [u8; 16],
-    id: i32,
+    /// Its number among those that run, in the order in which they started; less than zero for one that does not run.
+    pub id: i32,
 }
 
 /// A storage pool.

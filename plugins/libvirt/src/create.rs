@@ -1,4 +1,4 @@
-//! Bringing up a machine: room, volumes, the machine, in this order.
+//! Bringing up a machine: room, volumes, the machine, and whether there is room for it still, in this order.
 //!
 //! Two tries for one name never make two machines. The disk and the seed may be made and written by a try that is cut
 //! off, and the next one goes on with them: nothing ran yet. The console's volume is made by one try alone, right before
@@ -12,14 +12,15 @@ use roxmltree::Document;
 
 use crate::{
     C,
-    api::{Libvirt, StoragePool, Volume},
+    api::{Domain, Libvirt, StoragePool, Volume},
     bootstrap,
     fault::{Fault, NO_DOMAIN, NO_VOLUME, OPERATION_INVALID, VOLUME_EXISTS, none_if},
     machine,
     names::{Part, Place},
     record::Record,
+    room::Room,
     seed,
-    settings::{Pool, Settings},
+    settings::Pool,
     template::{Parts, document, escape},
 };
 
@@ -49,7 +50,8 @@ pub fn create(call: &C<'_>, libvirt: &mut Libvirt, request: &RunnerRequest<Pool>
     }
     let base = base(libvirt, pool)?;
     let capacity = disk_size(pool, &base)?;
-    room(&call.settings, libvirt, pool)?;
+    let room = Room::look(&call.settings, libvirt)?;
+    room.fits(pool)?;
 
     let mut made = Vec::new();
     let volumes = Volumes { base, capacity, user_data };
@@ -62,16 +64,25 @@ pub fn create(call: &C<'_>, libvirt: &mut Libvirt, request: &RunnerRequest<Pool>
             started => break started,
         }
     };
+    let started = match started {
+        Ok(None) => return claimed(call, libvirt, request, &place),
+        Ok(Some((domain, instance))) => room.still_fits(libvirt, pool, &domain).map(|()| instance).or_else(|fault| {
+            none_if(libvirt.destroy(&domain), NO_DOMAIN)?;
+            Err(fault)
+        }),
+        Err(fault) => Err(fault),
+    };
     match started {
-        Ok(Some(instance)) => Ok(instance),
-        Ok(None) => claimed(call, libvirt, request, &place),
+        Ok(instance) => Ok(instance),
         // The machine may be there.
         Err(Fault::Lost(error)) => Err(Fault::Lost(error)),
         Err(fault) => {
-            // Why it did not start is the answer to give; what cannot be removed now is found by `list`.
-            for volume in &made {
-                let _ = libvirt.delete_volume(volume);
-            }
+            // Why there is no machine is the answer to give; what cannot be removed now is found by `list`.
+            let _ = if made.iter().any(|volume| volume.name == place.volume(Part::Console)) {
+                machine::remove_volumes(libvirt, &place)
+            } else {
+                made.iter().try_for_each(|volume| libvirt.delete_volume(volume))
+            };
             Err(fault)
         }
     }
@@ -92,7 +103,7 @@ fn start(
     storage: &StoragePool,
     volumes: &Volumes,
     made: &mut Vec<Volume>,
-) -> Result<Option<Instance>, Fault> {
+) -> Result<Option<(Domain, Instance)>, Fault> {
     let disk = volume_xml(&place.volume(Part::Disk), volumes.capacity, Some(&volumes.base));
     let (disk, new) = make(libvirt, storage, &place.volume(Part::Disk), &disk)?;
     if new {
@@ -117,6 +128,8 @@ fn start(
 
     let mut path = |volume: &Volume| -> Result<String, Fault> { Ok(described(libvirt, volume)?.path) };
     let (disk, seed, console) = (path(&disk)?, path(&seed)?, path(&console)?);
+    let folder = console.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let nvram = format!("{folder}/{}", place.volume(Part::Nvram));
     let record = Record {
         runner: request.name.clone(),
         owner: request.owner.clone(),
@@ -125,9 +138,10 @@ fn start(
         created_at_ms: now_ms(),
         tags: request.tags.clone(),
     };
-    let parts = Parts { name: &request.name, record: &record, disk: &disk, seed: &seed, console: &console };
-    libvirt.start(&document(&request.pool, &parts))?;
-    Ok(Some(machine::instance(place, &record, false, InstanceState::Running)))
+    let parts =
+        Parts { name: &request.name, record: &record, disk: &disk, seed: &seed, console: &console, nvram: &nvram };
+    let domain = libvirt.start(&document(&request.pool, &parts))?;
+    Ok(Some((domain, machine::instance(place, &record, false, InstanceState::Running))))
 }
 
 /// The machine of this name, if it runs and is the owner's.
@@ -157,13 +171,7 @@ fn claimed(
             return Ok(instance);
         }
         if Instant::now() >= until {
-            let record = Record {
-                runner: request.name.clone(),
-                owner: request.owner.clone(),
-                storage_pool: place.storage_pool.clone(),
-                ..Record::default()
-            };
-            return Ok(machine::instance(place, &record, false, InstanceState::Stopped));
+            return Ok(machine::leftover(place));
         }
         std::thread::sleep(POLL);
     }
@@ -252,39 +260,6 @@ fn disk_size(pool: &Pool, base: &Base) -> Result<u64, Error> {
         Some(asked) => Ok(asked),
         None => Ok(base.capacity),
     }
-}
-
-/// Whether the node can take one more. What is promised to machines counts, used or not, and so does what others use.
-fn room(settings: &Settings, libvirt: &mut Libvirt, pool: &Pool) -> Result<(), Fault> {
-    let node = libvirt.node()?;
-    let (mut memory, mut cpus) = (0_u64, 0_u64);
-    for domain in libvirt.domains()? {
-        // One that is not running takes nothing, and one that went meanwhile is not there.
-        let Some(usage) = none_if(libvirt.usage(&domain), NO_DOMAIN)? else { continue };
-        if usage.is_running {
-            memory = memory.saturating_add(usage.memory_kib);
-            cpus = cpus.saturating_add(usage.cpus);
-        }
-    }
-    let asked = pool.memory_kib();
-    let unpromised = node.memory_kib.saturating_sub(memory);
-    let free = libvirt.free_memory_kib()?.min(unpromised).saturating_sub(settings.reserve_kib());
-    if asked > free {
-        return Err(Fault::Ours(Error::capacity(format!(
-            "the host has {} MiB of memory for machines left and {} MiB are asked for",
-            free / 1024,
-            asked / 1024
-        ))));
-    }
-    #[expect(clippy::cast_precision_loss, reason = "counts of processors are far below 2^52")]
-    let (limit, wanted) = (node.cpus as f64 * settings.cpu_overcommit, (cpus + u64::from(pool.cpus)) as f64);
-    if wanted > limit {
-        return Err(Fault::Ours(Error::capacity(format!(
-            "{cpus} virtual processors are given away and {} more are asked for, of {limit} that `cpu_overcommit` allows",
-            pool.cpus
-        ))));
-    }
-    Ok(())
 }
 
 fn volume_xml(name: &str, bytes: u64, backing: Option<&Base>) -> String {

@@ -17,6 +17,7 @@ mod fault;
 mod machine;
 mod names;
 mod record;
+mod room;
 mod rpc;
 mod seed;
 mod settings;

@@ -123,15 +123,15 @@ pub fn get(libvirt: &mut Libvirt, place: &Place) -> Result<Option<Instance>, Fau
     let Some(storage) = none_if(libvirt.pool(&place.storage_pool), NO_POOL)? else { return Ok(None) };
     for part in Part::ALL {
         if none_if(libvirt.volume(&storage, &place.volume(part)), NO_VOLUME)?.is_some() {
-            return Ok(Some(leftover(place, "")));
+            return Ok(Some(leftover(place)));
         }
     }
     Ok(None)
 }
 
 /// What is left of a machine that is over.
-fn leftover(place: &Place, owner: &str) -> Instance {
-    let record = Record { runner: place.runner.clone(), owner: owner.into(), ..Record::default() };
+pub fn leftover(place: &Place) -> Instance {
+    let record = Record { runner: place.runner.clone(), owner: place.owner(), ..Record::default() };
     instance(place, &record, false, InstanceState::Stopped)
 }
 
@@ -155,7 +155,7 @@ pub fn list(libvirt: &mut Libvirt, owner: &str, cursor: Option<&str>) -> Result<
         }
         instances.extend(seen.into_instance());
     }
-    instances.extend(places.iter().map(|place| leftover(place, owner)));
+    instances.extend(places.iter().map(leftover));
     Ok(paging::by_name(instances, cursor, PAGE))
 }
 
@@ -198,10 +198,12 @@ fn refused_or(result: Result<(), Fault>) -> Result<(), Fault> {
     }
 }
 
-/// Removes what the names tell, and what a log daemon made of the console's log.
-fn remove_volumes(libvirt: &mut Libvirt, place: &Place) -> Result<(), Fault> {
+/// Removes what the names tell: what was made here, what a log daemon made of the console's log, and the memory of the
+/// firmware.
+pub fn remove_volumes(libvirt: &mut Libvirt, place: &Place) -> Result<(), Fault> {
     let Some(storage) = none_if(libvirt.pool(&place.storage_pool), NO_POOL)? else { return Ok(()) };
-    // Refused while another volume of the pool is written; a rotated log is then left, which `list` reports.
+    // Refused while another volume of the pool is written; what libvirt has not seen is then left, and `list` reports it
+    // once it has: it looks by itself after the writing.
     refused_or(libvirt.refresh(&storage))?;
     let prefix = place.volumes();
     for volume in libvirt.volumes(&storage)?.into_iter().filter(|volume| volume.name.starts_with(&prefix)) {

@@ -21,16 +21,19 @@ pub enum Part {
     /// What the machine writes to its serial port. It is made last, right before the machine: where it exists, a
     /// machine was started.
     Console,
+    /// What EFI firmware remembers. libvirt makes it, where it is told to, and leaves it.
+    Nvram,
 }
 
 impl Part {
-    pub const ALL: [Self; 3] = [Self::Disk, Self::Seed, Self::Console];
+    pub const ALL: [Self; 4] = [Self::Disk, Self::Seed, Self::Console, Self::Nvram];
 
     fn ending(self) -> &'static str {
         match self {
             Self::Disk => "disk.qcow2",
             Self::Seed => "seed.iso",
             Self::Console => "console.log",
+            Self::Nvram => "nvram.fd",
         }
     }
 }
@@ -71,6 +74,10 @@ impl Place {
 
     pub fn handle(&self) -> String {
         format!("{}/{}/{}", self.runner, self.slug, self.storage_pool)
+    }
+
+    pub fn owner(&self) -> String {
+        unslug(&self.slug)
     }
 
     pub fn is_owned_by(&self, owner: &str) -> bool {
@@ -117,6 +124,21 @@ fn slug(owner: &str) -> String {
     })
 }
 
+/// The owner that a slug was made of.
+fn unslug(slug: &str) -> String {
+    let mut bytes = Vec::with_capacity(slug.len());
+    let mut rest = slug;
+    while let Some((plain, coded)) = rest.split_once('_') {
+        bytes.extend(plain.bytes());
+        let code = coded.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        // Nothing that was made here has another character after it.
+        bytes.push(code.unwrap_or(b'_'));
+        rest = coded.get(if code.is_some() { 2 } else { 0 }..).unwrap_or_default();
+    }
+    bytes.extend(rest.bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -144,6 +166,7 @@ mod tests {
         fn a_machine_is_found_by_its_handle_and_its_volumes(runner in "[a-z0-9-]{1,64}", owner in "[ -~é]{1,20}", pool in "[ -.0-~]{1,20}") {
             let place = Place::new(&runner, &owner, &pool).unwrap();
             prop_assert!(place.is_owned_by(&owner));
+            prop_assert_eq!(place.owner(), owner);
             prop_assert_eq!(Place::of_handle(&place.handle()), Some(place.clone()));
             for part in Part::ALL {
                 let name = place.volume(part);

@@ -26,8 +26,10 @@ const VERSION: u32 = 1;
 const PING: i32 = 1;
 const PONG: i32 = 2;
 /// Bytes of a packet with its length. libvirt allows 32 MiB; this is a fourth of a component's memory, and the largest
-/// answer here, 16,384 volumes, stays far below.
-const PACKET_MAX: usize = 16 * 1024 * 1024;
+/// answer here, 16,384 volumes, stays far below. The first byte of every length is zero then.
+const PACKET_MAX: usize = 16 * 1024 * 1024 - 1;
+/// What a daemon says over TLS before anything else: it takes the client's certificate.
+const WELCOME: u8 = 1;
 /// The length and the six words of the header.
 const HEAD: usize = 28;
 /// Bytes of a stream's packet. The oldest libvirt took 256 KiB with the head.
@@ -71,11 +73,13 @@ pub struct Rpc {
     early: VecDeque<Packet>,
     /// Whether the call under way opens a stream.
     streams: bool,
+    /// Whether nothing was read yet.
+    is_new: bool,
 }
 
 impl Rpc {
     pub fn new(stream: Box<dyn Connection>) -> Self {
-        Self { stream, serial: 0, early: VecDeque::new(), streams: false }
+        Self { stream, serial: 0, early: VecDeque::new(), streams: false, is_new: true }
     }
 
     /// Calls a procedure and returns the payload of its answer.
@@ -198,7 +202,13 @@ impl Rpc {
 
     fn read(&mut self) -> Result<Packet, Fault> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length).map_err(|e| lost("waiting for an answer", &e))?;
+        let waiting = |e: std::io::Error| lost("waiting for an answer", &e);
+        self.stream.read_exact(&mut length[..1]).map_err(waiting)?;
+        // Whether the endpoint is one over TLS is not known here, and no length begins like the welcome.
+        if std::mem::take(&mut self.is_new) && length[0] == WELCOME {
+            self.stream.read_exact(&mut length[..1]).map_err(waiting)?;
+        }
+        self.stream.read_exact(&mut length[1..]).map_err(waiting)?;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if !(HEAD..=PACKET_MAX).contains(&length) {
             return Err(broken("sent a packet of an impossible size; is it libvirt?"));
@@ -242,7 +252,16 @@ fn refusal(payload: &[u8]) -> Result<Refusal, Fault> {
     let mut read = || -> Result<Refusal, Malformed> {
         let (code, domain) = (reader.int()?, reader.int()?);
         let message = reader.optional(Reader::string)?.unwrap_or_default();
-        Ok(Refusal { code, domain, message })
+        let _level = reader.int()?;
+        reader.optional(|machine| {
+            machine.string()?;
+            machine.fixed(16)?;
+            machine.int()
+        })?;
+        for _ in 0..3 {
+            reader.optional(Reader::string)?;
+        }
+        Ok(Refusal { code, domain, message, detail: reader.int()? })
     };
     read().map_err(|Malformed| broken("sent an error that is not of its protocol"))
 }

@@ -15,6 +15,7 @@ const PLACEHOLDERS: &[(&str, bool)] = &[
     ("disk", true),
     ("seed", true),
     ("console", false),
+    ("nvram", false),
     ("cpus", false),
     ("memory_kib", false),
     ("network", false),
@@ -28,6 +29,8 @@ pub struct Parts<'a> {
     pub disk: &'a str,
     pub seed: &'a str,
     pub console: &'a str,
+    /// Where EFI firmware keeps what it remembers: among the volumes, because libvirt leaves it behind.
+    pub nvram: &'a str,
 }
 
 /// Text as it may stand in an element or in an attribute. Characters that XML cannot hold at all are left out.
@@ -64,6 +67,7 @@ pub fn document(pool: &Pool, parts: &Parts<'_>) -> String {
         "disk" => Some(escape(parts.disk)),
         "seed" => Some(escape(parts.seed)),
         "console" => Some(escape(parts.console)),
+        "nvram" => Some(escape(parts.nvram)),
         "cpus" => Some(pool.cpus.to_string()),
         "memory_kib" => Some(pool.memory_kib().to_string()),
         "network" => Some(escape(match pool.network() {
@@ -128,13 +132,15 @@ pub fn judge(template: &str) -> Vec<String> {
 }
 
 /// The document for a pool without a template; itself a template.
+///
+/// A machine that reboots is over: it is one job's, and its start script could not tell that it ran before.
 fn own(pool: &Pool) -> String {
     let attribute = |name: &str, value: &Option<String>| {
         value.as_ref().map_or_else(String::new, |value| format!(" {name}=\"{}\"", escape(value)))
     };
-    let firmware = match pool.firmware {
-        Firmware::Bios => "",
-        Firmware::Efi => " firmware=\"efi\"",
+    let (firmware, nvram) = match pool.firmware {
+        Firmware::Bios => ("", ""),
+        Firmware::Efi => (" firmware=\"efi\"", "<nvram>{{nvram}}</nvram>"),
     };
     let model = match (&pool.cpu, pool.domain_type) {
         (Some(cpu), _) => Some(cpu.as_str()),
@@ -162,10 +168,10 @@ fn own(pool: &Pool) -> String {
   <metadata>{{{{metadata}}}}</metadata>
   <memory unit="KiB">{{{{memory_kib}}}}</memory>
   <vcpu>{{{{cpus}}}}</vcpu>
-  <os{firmware}><type{arch}{machine}>hvm</type><boot dev="hd"/></os>
+  <os{firmware}><type{arch}{machine}>hvm</type>{nvram}<boot dev="hd"/></os>
   <features><acpi/></features>
 {cpu}  <on_poweroff>destroy</on_poweroff>
-  <on_reboot>restart</on_reboot>
+  <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
     <disk type="file" device="disk">

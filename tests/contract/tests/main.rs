@@ -3,6 +3,7 @@
 //! One program for all of them, so that it is linked once. `ENGINE=podman` makes one of them alone; without it those
 //! run that are quick and whose engines every machine for tests has. `make test-engines` runs all of them.
 
+mod addresses;
 mod broken;
 mod proxy;
 mod scenarios;

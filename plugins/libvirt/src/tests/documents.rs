@@ -17,7 +17,7 @@ fn pool(more: &serde_json::Value) -> Pool {
 }
 
 fn parts<'a>(record: &'a Record) -> Parts<'a> {
-    Parts { name: "one", record, disk: "/d<i>s'k", seed: "/se\"ed", console: "/con&sole" }
+    Parts { name: "one", record, disk: "/d<i>s'k", seed: "/se\"ed", console: "/con&sole", nvram: "/nv<ram" }
 }
 
 #[test]
@@ -48,7 +48,10 @@ fn settings_are_where_libvirt_looks_for_them() {
     check(json!({ "network": "bridge:br0" }), &["devices", "interface", "source"], "bridge", Some("br0"));
     check(json!({ "machine": "q35", "arch": "x86_64" }), &["os", "type"], "machine", Some("q35"));
     check(json!({ "machine": "q35", "arch": "x86_64" }), &["os", "type"], "arch", Some("x86_64"));
+    check(json!({}), &["on_reboot"], "", Some("destroy"));
     check(json!({ "firmware": "efi" }), &["os"], "firmware", Some("efi"));
+    check(json!({ "firmware": "efi" }), &["os", "nvram"], "", Some("/nv<ram"));
+    check(json!({}), &["os", "nvram"], "", None);
     check(json!({}), &["os"], "firmware", None);
     check(json!({}), &["cpu"], "mode", None);
     check(json!({ "domain_type": "kvm" }), &["cpu"], "mode", Some("host-passthrough"));
@@ -69,7 +72,10 @@ fn templates_are_judged() {
         "<domain><name>{{name}}</name><metadata>{{ metadata }}</metadata><d a='{{disk}}' b=\"{{seed}}\"/></domain>";
     check(whole, &[]);
     check(
-        &whole.replace("</domain>", "<x>{{cpus}} {{memory_kib}} {{network}} {{console}} {{domain_type}}</x></domain>"),
+        &whole.replace(
+            "</domain>",
+            "<x>{{cpus}} {{memory_kib}} {{network}} {{console}} {{nvram}} {{domain_type}}</x></domain>",
+        ),
         &[],
     );
     check(&whole.replace("<name>", "<name>{{nmae}}"), &["not known"]);

@@ -28,11 +28,13 @@ fn script(name: &str) -> PathBuf {
 /// The daemon that the tests of this process share.
 fn engine() -> Option<Arc<Daemon>> {
     static SHARED: Shared<Daemon> = Shared::new();
-    SHARED.get(|| {
-        let engine = Daemon::start(&script("libvirtd.sh")).map_err(|why| format!("no libvirt daemon: {why}"))?;
-        virsh(&engine, &["vol-create-as", "default", BASE, "64M", "--format", "qcow2"])?;
-        Ok(engine)
-    })
+    SHARED.get(start)
+}
+
+fn start() -> Result<Daemon, String> {
+    let engine = Daemon::start(&script("libvirtd.sh")).map_err(|why| format!("no libvirt daemon: {why}"))?;
+    virsh(&engine, &["vol-create-as", "default", BASE, "64M", "--format", "qcow2"])?;
+    Ok(engine)
 }
 
 fn virsh(engine: &Daemon, arguments: &[&str]) -> Result<String, String> {
@@ -49,9 +51,18 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(owner: &str) -> Option<Self> {
+        engine().map(|engine| Self::on(engine, owner))
+    }
+
+    /// With a daemon that no other test has machines in.
+    pub fn alone(owner: &str) -> Option<Self> {
+        Shared::new().get(start).map(|engine| Self::on(engine, owner))
+    }
+
+    fn on(engine: Arc<Daemon>, owner: &str) -> Self {
         // The machine is shared, and emulation needs no processor of its own.
         let settings = json!({ "uri": "qemu:///session", "cpu_overcommit": 1000, "memory_reserve": "1m" });
-        Some(Self { engine: engine()?, owner: owner.to_owned(), settings })
+        Self { engine, owner: owner.to_owned(), settings }
     }
 
     pub fn with<T>(&self, act: impl FnOnce(&crate::C<'_>) -> T) -> T {

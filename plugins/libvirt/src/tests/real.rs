@@ -1,9 +1,17 @@
 //! Against a real daemon that `tests/engines/libvirtd.sh` starts: QEMU in software emulation, and libvirt's driver for
 //! tests. Where there is none these tests say so and pass, unless `CI=true`.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use pacer_backend::{Backend, Bootstrap, Destruction, ErrorKind, InstanceState, connect::Connector, testing::Socket};
+use pacer_backend::{
+    Backend, Bootstrap, Destruction, ErrorKind, InstanceState,
+    connect::Connector,
+    testing::{Socket, not_run, run},
+};
 use serde_json::json;
 
 use super::{
@@ -135,7 +143,9 @@ fn what_a_machine_left_behind_is_listed_and_removed() {
     let listed = fixture.list();
     assert_eq!((listed.len(), &listed[0].handle, &listed[0].owner), (1, &made.handle, &made.owner));
     assert!(matches!(listed[0].state, InstanceState::Stopped), "{:?}", listed[0].state);
-    assert!(matches!(fixture.get(&made.handle).unwrap().state, InstanceState::Stopped));
+    let got = fixture.get(&made.handle).unwrap();
+    assert!(matches!(got.state, InstanceState::Stopped));
+    assert_eq!((&got.name, &got.owner), (&made.name, &made.owner));
 
     let again = fixture.create("one", &json!({})).unwrap();
     assert!(matches!(again.state, InstanceState::Stopped), "a name is used once: {:?}", again.state);
@@ -232,6 +242,56 @@ fn a_guest_that_listens_goes_down_within_its_grace() {
     assert!(started.elapsed() < Duration::from_secs(45), "it did not wait for the whole grace");
     let log = std::io::read_to_string(file).unwrap();
     assert!(log.contains("guest: power button"), "it was asked first:\n{log}");
+}
+
+#[test]
+fn the_memory_of_the_firmware_goes_with_the_machine() {
+    let Some(fixture) = Fixture::new("efi") else { return };
+    if !Path::new("/usr/share/qemu/firmware/60-edk2-x86_64.json").exists() {
+        return not_run("there is no EFI firmware; on Debian `apt-get install ovmf`");
+    }
+    let memory = || {
+        let everything = run(Command::new("find").arg(fixture.dir())).unwrap();
+        let files = everything.lines().filter(|path| path.contains("efi-one") && path.ends_with(".fd"));
+        files.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let settings = json!({ "firmware": "efi", "machine": "q35" });
+    let made = fixture.create("one", &settings).unwrap();
+    assert_eq!(memory(), [format!("{}/pool/pacer.efi.efi-one.nvram.fd", fixture.dir())], "in the storage pool alone");
+    assert_eq!(fixture.destroy(&made.handle, Duration::ZERO), Destruction::Gone);
+    assert_eq!(memory(), Vec::<String>::new());
+
+    let made = fixture.create("two", &settings).unwrap();
+    fixture.virsh(&["destroy", "efi-two"]);
+    assert_eq!(fixture.destroy(&made.handle, Duration::ZERO), Destruction::Gone, "of one that ended by itself as well");
+    assert_eq!(fixture.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_burst_does_not_take_more_than_there_is() {
+    const FIT: usize = 2;
+    // A daemon of its own: the machines of other tests count.
+    let Some(mut fixture) = Fixture::alone("burst") else { return };
+    let stream = Socket(fixture.engine.socket.clone()).connect("libvirt", PATIENCE).unwrap();
+    let cpus = Libvirt::open(stream, "qemu:///session").unwrap().node().unwrap().cpus;
+    fixture.settings["cpu_overcommit"] = (FIT as f64 / cpus as f64).into();
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let create = |number: i32| fixture.create(&number.to_string(), &json!({}));
+        let all: Vec<_> = (0..3 * FIT as i32).map(|number| scope.spawn(move || create(number))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+    assert_eq!(made.len(), FIT, "those that were first stay");
+    for refusal in refused {
+        let error = refusal.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Capacity, "{}", error.message);
+        assert!(error.message.contains("virtual processors are given away"), "{}", error.message);
+    }
+    let mut made: Vec<_> = made.into_iter().map(|one| one.unwrap().name).collect();
+    made.sort();
+    let mut listed: Vec<_> = fixture.list().into_iter().map(|one| one.name).collect();
+    listed.sort();
+    assert_eq!(listed, made, "of the others nothing is left");
 }
 
 #[test]

@@ -73,6 +73,10 @@ impl Daemon {
         let _ = self.0.write_all(&[head.0, payload.0.clone()].concat());
     }
 
+    fn bytes(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
     /// Answers the next call, which must be of this procedure.
     fn answer(&mut self, procedure: i32, status: i32, payload: &Writer) {
         let (program, asked, kind, serial, _) = self.read().expect("a call");
@@ -179,7 +183,7 @@ fn what_is_not_libvirt_is_unavailable() {
     // Reads what it was asked first: who hangs up on unread words takes his own back.
     fn bytes(daemon: &mut Daemon, bytes: &[u8]) {
         daemon.read();
-        let _ = daemon.0.write_all(bytes);
+        daemon.bytes(bytes);
     }
     fn packet(daemon: &mut Daemon, kind: i32, serial: u32, status: i32, payload: &Writer) {
         daemon.read();
@@ -210,18 +214,66 @@ fn a_daemon_that_says_nothing_is_given_up_at_the_deadline() {
 fn each_code_is_of_a_kind() {
     for (codes, expected) in [
         (&[29, 45, 79, 88, 94][..], ErrorKind::Unauthorized),
-        (&[42, 43, 49, 50, 53, 57, 66, 99], ErrorKind::NotFound),
+        (&[42, 43, 49, 50, 53, 57, 62, 66, 99], ErrorKind::NotFound),
         (&[28, 87, 90], ErrorKind::Conflict),
         (&[2], ErrorKind::Capacity),
         (&[3, 8, 21, 27, 67, 84, 91, 92], ErrorKind::InvalidConfig),
-        (&[1, 5, 9, 38, 39, 55, 68, 78], ErrorKind::Unavailable),
+        (&[1, 5, 9, 38, 39, 55, 63, 68, 78], ErrorKind::Unavailable),
         (&[0, 71, 5000, -1], ErrorKind::Other),
     ] {
         for code in codes {
-            assert_eq!(kind(*code, 10), expected, "{code}");
+            assert_eq!(kind(*code, 10, 0), expected, "{code}");
         }
     }
-    assert_eq!(kind(1, 55), ErrorKind::Unauthorized, "whatever access control says");
+    assert_eq!(kind(1, 55, 0), ErrorKind::Unauthorized, "whatever access control says");
+}
+
+#[test]
+fn a_system_call_that_finds_no_space_is_capacity() {
+    let refused = |code: i32, errno: i32| {
+        let error = Scripted::new(move |daemon| {
+            daemon.greet();
+            let refusal = Writer::default().int(code).int(18).optional(Some("cannot write")).int(2);
+            // About a machine, as libvirt may say.
+            let refusal = refusal.uint(1).string("one").fixed(&[7; 16]).int(3);
+            let refusal = refusal.optional(Some("%s")).optional(None).optional(Some("x")).int(errno).int(-1).uint(0);
+            daemon.answer(LIST_POOLS, 1, &refusal);
+            daemon.answer(CLOSE, 0, &Writer::default());
+        });
+        error.list().unwrap_err().kind
+    };
+    for errno in [12, 28, 122] {
+        assert_eq!(refused(38, errno), ErrorKind::Capacity, "{errno}");
+    }
+    assert_eq!(refused(38, 5), ErrorKind::Unavailable, "an error of input or output");
+    assert_eq!(refused(1, 28), ErrorKind::Unavailable, "the number means something else there");
+}
+
+#[test]
+fn what_a_daemon_says_after_tls_is_taken_once_and_nothing_else_is() {
+    let listed = Scripted::new(|daemon| {
+        daemon.bytes(&[1]);
+        daemon.greet();
+        daemon.answer(LIST_POOLS, 0, &nothing());
+        daemon.answer(LIST_DOMAINS, 0, &nothing());
+        daemon.answer(CLOSE, 0, &Writer::default());
+    });
+    assert_eq!(listed.list().unwrap(), 0);
+    for welcome in [&[2][..], &[1, 1], &[0]] {
+        let refused = Scripted::new(|daemon| {
+            daemon.read().expect("a call");
+            daemon.bytes(welcome);
+            daemon.bytes(&[0, 0, 0, 32, 0, 0, 0, 0]);
+        });
+        let error = refused.list().unwrap_err();
+        assert!(error.message.contains("impossible size"), "{welcome:?}: {}", error.message);
+    }
+    let late = Scripted::new(|daemon| {
+        daemon.answer(66, 0, &Writer::default().uint(1).int(0));
+        daemon.read().expect("a call");
+        daemon.bytes(&[1, 0, 0, 0, 32]);
+    });
+    assert!(late.list().unwrap_err().message.contains("impossible size"), "only before the first answer");
 }
 
 #[test]

@@ -12,27 +12,43 @@ use tempfile::TempDir;
 pub struct Daemon {
     script: PathBuf,
     folder: TempDir,
+    /// Nothing before it listens.
     socket: PathBuf,
 }
 
 impl Daemon {
     /// Starts it with `<script> start FOLDER`, which prints where it listens.
     pub fn start(script: &str) -> Result<Self, String> {
+        Self::start_with(script, |_| {})
+    }
+
+    /// In a folder that is prepared first.
+    pub fn start_with(script: &str, prepare: impl FnOnce(&Path)) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("pacer-engine-").tempdir().map_err(|error| error.to_string())?;
+        prepare(folder.path());
         let script = source_root().join("tests/engines").join(script);
-        let socket = run(Command::new("bash").arg(&script).arg("start").arg(folder.path()))?.into();
-        Ok(Self { script, folder, socket })
+        // From here on it is stopped, also if it comes up only half.
+        let mut daemon = Self { script, folder, socket: PathBuf::new() };
+        daemon.socket = daemon.ask("start")?.into();
+        Ok(daemon)
+    }
+
+    fn ask(&self, verb: &str) -> Result<String, String> {
+        run(Command::new("bash").arg(&self.script).arg(verb).arg(self.folder.path()))
     }
 
     pub fn socket(&self) -> &Path {
         &self.socket
     }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let stopped = run(Command::new("bash").arg(&self.script).arg("stop").arg(self.folder.path()));
-        if let Err(why) = stopped
+        if let Err(why) = self.ask("stop")
             && !std::thread::panicking()
         {
             panic!("the engine does not stop: {why}");

@@ -1,6 +1,11 @@
 //! A private libvirt daemon: machines that QEMU emulates in software and that find nothing to boot.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Subject,
@@ -30,7 +35,12 @@ struct Direct {
 impl Libvirt {
     /// Why there is none, if there is none.
     pub fn start() -> Result<Self, String> {
-        let daemon = Daemon::start("libvirtd.sh")?;
+        Self::start_with(|_| {})
+    }
+
+    /// In a folder that is prepared first.
+    pub fn start_with(prepare: impl FnOnce(&Path)) -> Result<Self, String> {
+        let daemon = Daemon::start_with("libvirtd.sh", prepare)?;
         let direct = Direct { socket: daemon.socket().to_owned() };
         direct.virsh(&["vol-create-as", "default", BASE, "64M", "--format", "qcow2"])?;
         Ok(Self(daemon))
@@ -38,6 +48,19 @@ impl Libvirt {
 
     pub fn subject(&self) -> Subject {
         subject(self.0.socket().to_owned())
+    }
+
+    /// A pool's settings: machines that find nothing to boot.
+    pub fn pool() -> Value {
+        json!({ "base_image": BASE, "network": "none", "cpus": 1, "memory": "64m", "domain_type": "qemu" })
+    }
+
+    pub fn socket(&self) -> &Path {
+        self.0.socket()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.0.folder()
     }
 }
 
@@ -75,9 +98,7 @@ fn subject(socket: PathBuf) -> Subject {
         component: super::component("libvirt"),
         // The machine is shared, and emulation needs no processor of its own.
         settings: json!({ "uri": "qemu:///session", "cpu_overcommit": 1000, "memory_reserve": "1m" }),
-        pool: json!({
-            "base_image": BASE, "network": "none", "cpus": 1, "memory": "64m", "domain_type": "qemu",
-        }),
+        pool: Libvirt::pool(),
         endpoint: Endpoint {
             name: "libvirt".to_owned(),
             target: Target::Unix(socket.clone()),
