@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pacer_backend::{Instance, InstanceState, time};
+use pacer_backend::{Error, Instance, InstanceState, time};
 use serde::Deserialize;
 
 /// Whose the container is.
@@ -150,6 +150,15 @@ impl Listed {
     /// Whether only an inspection tells how it is: its exit code, or why it did not start.
     pub fn has_ended(&self) -> bool {
         !matches!(self.state.as_str(), "running" | "paused" | "restarting" | "stopping" | "removing")
+    }
+
+    /// One of which the engine refuses to say more: how it ended, or why it did not start.
+    pub fn into_unknown(self, refusal: &Error) -> Instance {
+        if is_new(&self.state) {
+            return self.into_instance();
+        }
+        let failed = InstanceState::Failed(format!("it is `{}`; {}", self.state, refusal.message));
+        Instance { state: failed, ..self.into_instance() }
     }
 
     pub fn into_instance(self) -> Instance {

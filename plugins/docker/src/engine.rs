@@ -30,8 +30,11 @@ const NEWEST: Version = (1, 47);
 const API_KEY: &str = "api";
 /// Containers in one page of a listing.
 pub const PAGE: usize = 500;
-/// Bytes of a listing, which the engine cannot page: at about 2 KB each, some 16,000 containers.
-const LIST_MAX: usize = 32 * 1024 * 1024;
+/// The first API in which the platform of a container can be asked for; an older one ignores the question.
+const PLATFORMS: Version = (1, 41);
+/// Bytes of a listing, which the engine cannot page: at about 2 KB each, some 8,000 containers. It is what the host
+/// lets through unless it is told otherwise.
+const LIST_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one line of a pull's progress; they are a few hundred.
 const LINE_MAX: u64 = 64 * 1024;
 /// Kept for the removal that follows a stop.
@@ -65,7 +68,7 @@ impl Engine<'_, '_> {
     /// Asks with the remembered version. A refusal may mean that the engine was replaced by one that no longer speaks
     /// it, so it is negotiated again and the request repeated if that changed anything.
     fn ask(&self, verb: Verb, path: &str, body: Option<&Value>, limit: Option<Duration>) -> Result<Response, Error> {
-        let known = self.0.cache.get(API_KEY).and_then(|bytes| String::from_utf8(bytes).ok());
+        let known = self.remembered();
         let remembered = known.is_some();
         let api = known.map_or_else(|| self.negotiate(), Ok)?;
         let response = self.send(verb, &format!("{api}{path}"), body, limit)?;
@@ -77,6 +80,10 @@ impl Engine<'_, '_> {
             }
         }
         Ok(response)
+    }
+
+    fn remembered(&self) -> Option<String> {
+        self.0.cache.get(API_KEY).and_then(|bytes| String::from_utf8(bytes).ok())
     }
 
     fn send(&self, verb: Verb, path: &str, body: Option<&Value>, limit: Option<Duration>) -> Result<Response, Error> {
@@ -124,6 +131,15 @@ impl Engine<'_, '_> {
     pub fn create(&self, name: &str, pool: &Pool, body: &Value) -> Result<Response, Error> {
         let mut path = format!("/containers/create?name={}", encode(name));
         if let Some(platform) = &pool.platform {
+            let api = self.remembered().map_or_else(|| self.negotiate(), Ok)?;
+            let spoken = api.strip_prefix("/v").and_then(version).unwrap_or(NEWEST);
+            if spoken < PLATFORMS {
+                return Err(Error::invalid_config(format!(
+                    "the engine speaks API {}.{} and would ignore `platform`, which needs {}.{}; update it to Docker \
+                     20.10 or later",
+                    spoken.0, spoken.1, PLATFORMS.0, PLATFORMS.1
+                )));
+            }
             path.push_str(&format!("&platform={}", encode(platform)));
         }
         self.ask(Verb::Post, &path, Some(body), None)
@@ -136,11 +152,17 @@ impl Engine<'_, '_> {
 
     /// The container of this id or name.
     pub fn inspect(&self, id: &str) -> Result<Option<Seen>, Error> {
+        self.look(id)?.or_else(|refusal| refusal.success()?.json().map(Some))
+    }
+
+    /// The container of this id or name, or the engine's refusal to tell.
+    fn look(&self, id: &str) -> Result<Result<Option<Seen>, Response>, Error> {
         let response = self.ask(Verb::Get, &format!("/containers/{}/json", encode(id)), None, None)?;
-        if response.status == 404 {
-            return Ok(None);
+        match response.status {
+            404 => Ok(Ok(None)),
+            _ if response.is_success() => response.json().map(|seen| Ok(Some(seen))),
+            _ => Ok(Err(response)),
         }
-        response.success()?.json().map(Some)
     }
 
     /// The containers of `owner` whose id follows `cursor`. The engine cannot page, so the cut is made here; ids never
@@ -159,8 +181,12 @@ impl Engine<'_, '_> {
         let mut instances = Vec::with_capacity(listed.len());
         for one in listed {
             if one.has_ended() {
-                // A listing has no exit code. What is gone by now is left out.
-                instances.extend(self.inspect(&one.id)?.map(Seen::into_instance));
+                // A listing has no exit code. What is gone by now is left out, and what cannot be looked at is no
+                // reason to know nothing of the others.
+                instances.extend(match self.look(&one.id)? {
+                    Ok(seen) => seen.map(Seen::into_instance),
+                    Err(refusal) => Some(one.into_unknown(&fail(refusal))),
+                });
             } else {
                 instances.push(one.into_instance());
             }
@@ -168,18 +194,28 @@ impl Engine<'_, '_> {
         Ok(Page { instances, next })
     }
 
+    /// Ends what has this handle. An engine that fails at looking at a container may still be able to remove it.
+    pub fn destroy(&self, handle: &str, grace_ms: u64) -> Result<Destruction, Error> {
+        match self.look(handle)? {
+            Ok(None) => Ok(Destruction::Gone),
+            Ok(Some(seen)) => self.end(&seen.id, Some(&seen), grace_ms),
+            Err(refusal) if refusal.status >= 500 => self.end(handle, None, grace_ms),
+            Err(refusal) => Err(fail(refusal)),
+        }
+    }
+
     /// Stops within the grace as far as the call has room for it, then removes by force.
-    pub fn end(&self, seen: &Seen, grace_ms: u64) -> Result<Destruction, Error> {
-        if seen.is_up() {
-            if seen.is_paused() {
+    fn end(&self, id: &str, seen: Option<&Seen>, grace_ms: u64) -> Result<Destruction, Error> {
+        if seen.is_none_or(Seen::is_up) {
+            if seen.is_some_and(Seen::is_paused) {
                 // Frozen processes receive no signal. If this fails the removal still ends them.
-                let _ = self.act(&seen.id, "unpause")?;
+                let _ = self.act(id, "unpause")?;
             }
             let grace = grace_ms.div_ceil(1000);
-            let wished = seen.stop_timeout().map_or(grace, |own| grace.min(own));
+            let wished = seen.and_then(Seen::stop_timeout).map_or(grace, |own| grace.min(own));
             // The engine kills when `t` is over, so `t` never exceeds what the call has left.
             let seconds = wished.min(self.0.remaining().saturating_sub(REMOVAL).as_secs());
-            let path = format!("/containers/{}/stop?t={seconds}", encode(&seen.id));
+            let path = format!("/containers/{}/stop?t={seconds}", encode(id));
             let limit = Duration::from_secs(seconds) + STOP_MARGIN;
             match self.ask(Verb::Post, &path, None, Some(limit)) {
                 Ok(answer) if answer.status == 404 => return Ok(Destruction::Gone),
@@ -189,7 +225,7 @@ impl Engine<'_, '_> {
                 Ok(_) | Err(_) => {}
             }
         }
-        self.remove(&seen.id)
+        self.remove(id)
     }
 
     /// Removes by force, anonymous volumes with it.

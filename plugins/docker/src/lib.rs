@@ -31,8 +31,6 @@ const LOG_LINES: u32 = 10_000;
 /// How long a name may be held by a container that cannot be inspected yet. The engine reserves the name first and
 /// makes the container's layers next, which takes a busy disk seconds.
 const NAME_HELD: Duration = Duration::from_secs(10);
-/// Bytes of the bootstrap that are enough to know it by.
-const SECRET_START: usize = 16;
 /// Between two looks at such a name.
 const NAME_POLL: Duration = Duration::from_millis(50);
 
@@ -74,15 +72,7 @@ impl Backend for Docker {
             return Err(Error::unsupported("containers take the bootstrap `jit-config` only"));
         };
         let body = request.pool.body(jit, labels(&request))?;
-        create(&Engine(call), &request, jit, &body).map_err(|mut error| {
-            // An engine may quote what it was sent. A long message was cut already, so the secret's start tells.
-            let start = &jit[..jit.floor_char_boundary(SECRET_START)];
-            if let Some(at) = error.message.find(start).filter(|_| !start.is_empty()) {
-                error.message.truncate(at);
-                error.message.push_str("[secret]");
-            }
-            error
-        })
+        create(&Engine(call), &request, jit, &body)
     }
 
     fn get(call: &C<'_>, handle: &str) -> Result<Option<Instance>, Error> {
@@ -94,11 +84,7 @@ impl Backend for Docker {
     }
 
     fn destroy(call: &C<'_>, handle: &str, grace_ms: u64) -> Result<Destruction, Error> {
-        let engine = Engine(call);
-        match engine.inspect(handle)? {
-            None => Ok(Destruction::Gone),
-            Some(seen) => engine.end(&seen, grace_ms),
-        }
+        Engine(call).destroy(handle, grace_ms)
     }
 
     fn console_log(call: &C<'_>, handle: &str, max_bytes: u32) -> Result<String, Error> {
@@ -174,8 +160,8 @@ fn supply(
     refused: Response,
 ) -> Result<Response, Error> {
     let pool = &request.pool;
-    // An image that is there for another platform is as good as missing.
-    if pool.platform.is_none() && engine.has_image(&pool.image)? {
+    // An image that is there for another platform is as good as missing, where it may be pulled for this one.
+    if (pool.platform.is_none() || pool.pull == Pull::Never) && engine.has_image(&pool.image)? {
         return Ok(refused);
     }
     match pool.pull {

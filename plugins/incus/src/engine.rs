@@ -30,6 +30,8 @@ const SETTLING: Duration = Duration::from_secs(5);
 pub const BUSY: Duration = Duration::from_secs(30);
 /// Between two looks at an instance that another operation keeps busy.
 pub const POLL: Duration = Duration::from_millis(100);
+/// A storage pool of which less than this part is free is full.
+const FREE_PART: u64 = 100;
 /// The status code of an operation that ended well; those below it have not ended.
 const SUCCESS: u64 = 200;
 
@@ -88,28 +90,47 @@ impl Incus<'_, '_> {
         }
     }
 
-    /// Why no instance could be made: an image or a profile that is not there, a full project, or `error` itself.
+    /// Why no instance could be made: an image or a profile that is not there, a full project, full storage, or `error`
+    /// itself.
     pub fn explain(&self, pool: &Pool, error: Error) -> Error {
         if matches!(error.kind, ErrorKind::Unauthorized | ErrorKind::NotFound) {
             return error;
         }
-        let missing = |path: String| self.look(&path).is_ok_and(|answer| answer.status == 404);
+        // What cannot be told explains nothing.
+        let ask = |path: String| match self.look(&path) {
+            Ok(answer) if answer.status == 404 => None,
+            answer => Some(answer.and_then(Response::json::<Value>).map_or(Value::Null, |all| part(all, "metadata"))),
+        };
         let kind = if pool.is_fingerprint() { "" } else { "aliases/" };
-        if missing(format!("/images/{kind}{}", encode(&pool.image))) {
+        if ask(format!("/images/{kind}{}", encode(&pool.image))).is_none() {
             return Error::not_found(format!("incus has no image `{}`; see `incus image list`", pool.image));
         }
-        if let Some(profile) = pool.profiles.iter().find(|one| missing(format!("/profiles/{}", encode(one)))) {
-            return Error::not_found(format!("incus has no profile `{profile}`; see `incus profile list`"));
+        let mut storage = pool.storage.clone();
+        for profile in &pool.profiles {
+            let Some(found) = ask(format!("/profiles/{}", encode(profile))) else {
+                return Error::not_found(format!("incus has no profile `{profile}`; see `incus profile list`"));
+            };
+            let mut disks = found["devices"].as_object().into_iter().flat_map(|devices| devices.values());
+            let root = disks.find(|one| one["path"] == "/").and_then(|one| one["pool"].as_str());
+            storage = storage.or(root.map(str::to_owned));
         }
-        let state = self.look(&format!("/projects/{}/state", encode(&self.0.settings.project)));
-        let state: Value = state.and_then(Response::success).and_then(Response::json).unwrap_or_default();
-        let full = ["instances", "containers", "virtual-machines"].iter().any(|one| {
-            let counted = &state["metadata"]["resources"][one];
+        let state = ask(format!("/projects/{}/state", encode(&self.0.settings.project))).unwrap_or_default();
+        let no_more = ["instances", "containers", "virtual-machines"].iter().any(|one| {
+            let counted = &state["resources"][one];
             // Its documentation writes them small, and 6.0 large.
             let count = |small: &str, large: &str| counted[small].as_i64().or_else(|| counted[large].as_i64());
             count("limit", "Limit").is_some_and(|limit| limit >= 0 && count("usage", "Usage") >= Some(limit))
         });
-        if full { Error { kind: ErrorKind::Quota, ..error } } else { error }
+        if no_more {
+            return Error { kind: ErrorKind::Quota, ..error };
+        }
+        let space = storage.and_then(|pool| ask(format!("/storage-pools/{}/resources", encode(&pool))));
+        let space = space.map_or(Value::Null, |resources| part(resources, "space"));
+        let is_full = match (space["used"].as_u64(), space["total"].as_u64()) {
+            (Some(used), Some(total)) => used >= total - total / FREE_PART,
+            _ => false,
+        };
+        if is_full { Error { kind: ErrorKind::Capacity, ..error } } else { error }
     }
 
     /// The instance of this name, whoever's it is.
@@ -244,8 +265,13 @@ fn success(response: Response) -> Result<Response, Error> {
 
 /// What an answer is about.
 fn metadata<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, Error> {
-    let mut answer: Value = serde_json::from_slice(&response.bytes(LIST_MAX)?).unwrap_or_default();
+    let answer = serde_json::from_slice(&response.bytes(LIST_MAX)?).unwrap_or_default();
     // The message could quote a configuration.
-    serde_json::from_value(answer["metadata"].take())
+    serde_json::from_value(part(answer, "metadata"))
         .map_err(|_| Error::unavailable("incus does not describe its instances as expected"))
+}
+
+/// What stands under a key; nothing where there is no such key.
+fn part(mut value: Value, key: &str) -> Value {
+    value.get_mut(key).map(Value::take).unwrap_or_default()
 }

@@ -17,7 +17,7 @@ use engine::{BUSY, ENDPOINT, Incus, POLL};
 use instance::{LEASE, Seen};
 use pacer_backend::{
     Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, ErrorKind, Finding, Instance,
-    Page, RunnerRequest, paging, settings::refuse, text,
+    Page, RunnerRequest, bootstrap::user_data, paging, settings::refuse, text,
 };
 use serde_json::json;
 use settings::{Kind, Pool, Settings, USER_DATA};
@@ -60,14 +60,11 @@ impl Backend for IncusBackend {
 
     fn create(call: &C<'_>, request: RunnerRequest<Pool>) -> Result<Instance, Error> {
         refuse(&request.pool.findings())?;
-        let (Bootstrap::JitConfig(secret) | Bootstrap::StartScript(secret) | Bootstrap::CloudInit(secret)) =
-            &request.bootstrap;
-        if matches!(request.bootstrap, Bootstrap::JitConfig(_)) && request.pool.kind == Kind::VirtualMachine {
-            return Err(Error::unsupported(
-                "a virtual machine takes no files before its start; use the bootstrap `start-script` or `cloud-init`",
-            ));
+        if request.pool.kind == Kind::VirtualMachine {
+            // It takes no files before its start.
+            user_data(&request.bootstrap)?;
         }
-        create(&Incus(call), &request).map_err(|error| text::without(secret, error))
+        create(&Incus(call), &request)
     }
 
     fn get(call: &C<'_>, handle: &str) -> Result<Option<Instance>, Error> {
@@ -170,8 +167,8 @@ fn adopt(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>, mut seen: Seen) -
 fn bring_up(incus: &Incus<'_, '_>, request: &RunnerRequest<Pool>, again: bool) -> Result<bool, Error> {
     match &request.bootstrap {
         Bootstrap::JitConfig(jit) => incus.push(&request.name, &request.pool.jit_file, settings::variable(jit))?,
-        Bootstrap::StartScript(data) | Bootstrap::CloudInit(data) if again => {
-            incus.configure(&request.name, &json!({ USER_DATA: data }))?;
+        boots @ (Bootstrap::StartScript(_) | Bootstrap::CloudInit(_)) if again => {
+            incus.configure(&request.name, &json!({ USER_DATA: user_data(boots)? }))?;
         }
         Bootstrap::StartScript(_) | Bootstrap::CloudInit(_) => {}
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use pacer_backend::{
-    Bootstrap, Finding, RunnerRequest,
+    Finding, RunnerRequest,
+    bootstrap::user_data,
     settings::{pointer, schema},
 };
 use serde::Deserialize;
@@ -46,7 +47,7 @@ pub struct Pool {
     pub profiles: Vec<String>,
     cpus: Option<u32>,
     memory: Option<String>,
-    storage: Option<String>,
+    pub storage: Option<String>,
     disk: Option<String>,
     #[serde(default)]
     ephemeral: bool,
@@ -172,12 +173,8 @@ pub fn body(request: &RunnerRequest<Pool>) -> Value {
     config.insert(OWNER.into(), request.owner.clone());
     config.insert(RUNNER.into(), request.name.clone());
     config.insert(LEASE.into(), request.lease_until_ms.to_string());
-    match &request.bootstrap {
-        Bootstrap::StartScript(data) | Bootstrap::CloudInit(data) => {
-            config.insert(USER_DATA.into(), data.clone());
-        }
-        Bootstrap::JitConfig(_) => {}
-    }
+    // None of a just-in-time configuration, which goes into a file.
+    config.extend(user_data(&request.bootstrap).map(|data| (USER_DATA.into(), data)));
     let mut devices = pool.devices.clone();
     if let Some(storage) = &pool.storage {
         let mut root = Map::from([("type", "disk"), ("path", "/")].map(|(k, v)| (k.to_owned(), v.to_owned())));

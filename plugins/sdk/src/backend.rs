@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Bootstrap, Description, Destruction, Error, Finding, Instance, Page, Price,
-    bindings::pacer::backend::model as wire, call::Call,
+    bindings::pacer::backend::model as wire, call::Call, text,
 };
 
 /// A runner to bring up, its pool settings parsed. Not `Debug`: the bootstrap is a secret.
@@ -131,6 +131,13 @@ impl<B: Backend> Exported<B> {
         let pool = parse("the pool's settings", &settings)?;
         Ok(RunnerRequest { name, owner, labels, pool, bootstrap, lease_until_ms, tags })
     }
+
+    /// What the export `create` does: no error of it repeats the bootstrap.
+    pub fn create(call: &Call<'_, B::Settings>, request: RunnerRequest<B::Pool>) -> Result<Instance, Error> {
+        let (Bootstrap::JitConfig(secret) | Bootstrap::StartScript(secret) | Bootstrap::CloudInit(secret)) =
+            request.bootstrap.clone();
+        B::create(call, request).map_err(|error| text::without(&secret, error))
+    }
 }
 
 #[cfg(target_family = "wasm")]
@@ -144,7 +151,7 @@ impl<B: Backend> crate::bindings::exports::pacer::backend::provisioner::Guest fo
     }
 
     fn create(context: wire::Context, request: wire::RunnerRequest) -> Result<Instance, Error> {
-        B::create(&Call::from_host(context)?, Self::request(request)?)
+        Self::create(&Call::from_host(context)?, Self::request(request)?)
     }
 
     fn get(context: wire::Context, handle: String) -> Result<Option<Instance>, Error> {

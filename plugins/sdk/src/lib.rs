@@ -20,6 +20,7 @@ pub mod bindings {
 }
 
 mod backend;
+pub mod bootstrap;
 mod cache;
 mod call;
 pub mod connect;

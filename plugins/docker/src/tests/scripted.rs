@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pacer_backend::{
-    Backend, Bootstrap, Cache, Destruction, Error, ErrorKind, InstanceState,
+    Backend, Bootstrap, Cache, Destruction, Error, ErrorKind, Exported, InstanceState,
     testing::{Memory, Script},
 };
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn play_within<T>(deadline: Duration, script: &Script, act: impl FnOnce(&C<'_>) 
 }
 
 fn create(script: &Script, pool: &Value) -> Result<pacer_backend::Instance, Error> {
-    play(script, |call| Docker::create(call, request("pacer-a", "me", pool)))
+    play(script, |call| Exported::<Docker>::create(call, request("pacer-a", "me", pool)))
 }
 
 fn inspected(id: &str, status: &str, more: &Value) -> String {
@@ -165,6 +165,37 @@ mod creating {
     }
 
     #[test]
+    fn beside_a_platform_that_must_not_be_pulled_it_is_none_either() {
+        let pool = json!({ "image": "a:1", "platform": "linux/arm64", "pull": "never", "network": "n" });
+        let create = |there, more: fn(Script) -> Script| {
+            let script = Script::default().on(CREATE, 404, said("network n not found"));
+            let script = more(script.on("GET /v1.41/images/a%3A1/json", there, "{}"));
+            create(&script, &pool).unwrap_err().message
+        };
+        let message = create(200, |script| script.on(INSPECT, 404, ""));
+        assert!(message.contains("network n not found"), "{message}");
+        let message = create(404, |script| script);
+        assert!(message.contains("no image `a:1`"), "{message}");
+    }
+
+    #[test]
+    fn a_platform_that_would_be_ignored_is_refused() {
+        let pool = json!({ "image": "a:1", "platform": "linux/arm64" });
+        let check = |answer: &str, refused: bool| {
+            let memory = Memory::default();
+            let script = Script::default().on("GET /version", 200, answer);
+            let script = if refused { script } else { script.on("POST /v1.41/containers/create", 500, "") };
+            let script = if refused { script } else { script.on(INSPECT, 404, "") };
+            let error = Docker::create(&call(&script, &memory, MINUTE), request("pacer-a", "me", &pool)).unwrap_err();
+            assert_eq!(error.kind == ErrorKind::InvalidConfig, refused, "{}", error.message);
+            assert_eq!(error.message.contains("1.40 and would ignore `platform`"), refused, "{}", error.message);
+            script.done();
+        };
+        check(r#"{"ApiVersion":"1.40"}"#, true);
+        check(r#"{"ApiVersion":"1.41"}"#, false);
+    }
+
+    #[test]
     fn a_pull_that_fails_has_the_kind_that_the_engine_gives() {
         let check = |status, body: &str, kind| {
             let script = Script::default().on(CREATE, 404, "").on("GET /v1.41/images/a%3A1/json", 404, "").on(
@@ -275,10 +306,10 @@ mod creating {
         let cut = format!("{}{SECRET}", "x".repeat(1024 - 20 - "`POST engine/v1.41/containers/create`: 500: ".len()));
         let script = Script::default().on(CREATE, 500, said(&cut)).on(INSPECT, 404, "");
         let error = create(&script, &json!({ "image": "a" })).unwrap_err();
-        assert!(!error.message.contains(&SECRET[..16]) && error.message.ends_with("[secret]"), "{}", error.message);
+        assert!(!error.message.contains(&SECRET[..16]) && error.message.ends_with("[left out]"), "{}", error.message);
         let script = Script::default().on(CREATE, 500, said(&format!("JIT={SECRET}!"))).on(INSPECT, 404, "");
         let error = create(&script, &json!({ "image": "a" })).unwrap_err();
-        assert!(error.message.contains("JIT=[secret]"), "{}", error.message);
+        assert!(error.message.contains("JIT=[left out]"), "{}", error.message);
     }
 
     #[test]
@@ -354,6 +385,20 @@ mod destroying {
             .on("POST /v1.41/containers/1f/stop", 500, "")
             .on(REMOVE, 204, "");
         assert_eq!(destroy(&script, MINUTE, 1000).unwrap(), Destruction::Gone);
+    }
+
+    #[test]
+    fn what_the_engine_fails_at_looking_at_is_stopped_and_removed() {
+        const INSPECT: &str = "GET /v1.41/containers/1f/json";
+        let script = Script::default()
+            .on(INSPECT, 500, said("layer is broken"))
+            .on("POST /v1.41/containers/1f/stop?t=9", 500, "")
+            .on(REMOVE, 204, "");
+        assert_eq!(destroy(&script, MINUTE, 9000).unwrap(), Destruction::Gone);
+        for (status, kind) in [(403, ErrorKind::Unauthorized), (429, ErrorKind::RateLimited)] {
+            let script = Script::default().on(INSPECT, status, "");
+            assert_eq!(destroy(&script, MINUTE, 9000).unwrap_err().kind, kind, "no failure of the engine's: {status}");
+        }
     }
 
     #[test]
@@ -451,6 +496,21 @@ mod looking {
             let error = play(&script, |call| Docker::list(call, "me", None)).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Unavailable, "{body}");
         }
+    }
+
+    #[test]
+    fn one_that_cannot_be_looked_at_does_not_hide_the_others() {
+        let one = |id: &str, state: &str| json!({ "Id": id, "State": state, "Labels": { "pacer.owner": "me" } });
+        let listed = json!([one("1", "exited"), one("2", "created"), one("3", "exited")]).to_string();
+        let script = Script::default()
+            .on("GET /v1.41/containers/json", 200, listed)
+            .on("GET /v1.41/containers/1/json", 500, said("layer is broken"))
+            .on("GET /v1.41/containers/2/json", 500, "")
+            .on("GET /v1.41/containers/3/json", 200, inspected("3", "exited", &json!({})));
+        let page = play(&script, |call| Docker::list(call, "me", None)).unwrap();
+        let [one, two, three] = page.instances.as_slice() else { panic!("{:?}", page.instances) };
+        assert!(matches!(&one.state, InstanceState::Failed(why) if why.contains("`exited`") && why.contains("layer")));
+        assert!(matches!((&two.state, &three.state), (InstanceState::Creating, InstanceState::Stopped)));
     }
 
     #[test]

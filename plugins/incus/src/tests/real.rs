@@ -125,7 +125,7 @@ fn what_is_missing_is_named_and_nothing_is_left() {
     check(json!({ "storage": "no-such-pool" }), ErrorKind::NotFound, "torage pool");
     check(json!({ "jit_file": "/no/such/directory" }), ErrorKind::InvalidConfig, "jit_file");
     check(json!({ "config": { "raw.lxc": "lxc.init.cmd = /no-such-init" } }), ErrorKind::Other, "");
-    check(json!({ "type": "virtual-machine" }), ErrorKind::Unsupported, "start-script");
+    check(json!({ "type": "virtual-machine" }), ErrorKind::Unsupported, "`bootstrap.kind`");
 }
 
 #[test]
