@@ -34,8 +34,10 @@ pub fn tail(mut stream: impl Read, max: usize) -> io::Result<String> {
     Ok(text.trim_start_matches('\u{FFFD}').to_owned())
 }
 
-/// The error up to where it repeats a secret, in one of the spellings that requests are made of: an engine may quote
-/// what it was sent. [`Exported`](crate::Exported) does this to every error of `create`, with the bootstrap.
+/// The error up to where it repeats a secret.
+///
+/// An engine may quote what it was sent, so the spellings that requests are made of are looked for.
+/// [`Exported`](crate::Exported) does this to every error of `create`, with the bootstrap.
 #[must_use]
 pub fn without(secret: &str, mut error: Error) -> Error {
     let coded = base64(secret.as_bytes());

@@ -26,33 +26,34 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const KEY: &str = include_str!("../../../host/src/config/testdata/rsa.pem");
 
 /// Writes an authority, what it signed for the daemon, and what it signed for pacer.
-fn certificates(folder: &Path) {
+fn certificates(folder: &Path) -> anyhow::Result<()> {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let key = KeyPair::generate().unwrap();
-    fs::write(folder.join("ca.pem"), authority.self_signed(&key).unwrap().pem()).unwrap();
+    let key = KeyPair::generate()?;
+    fs::write(folder.join("ca.pem"), authority.self_signed(&key)?.pem())?;
     let issuer = Issuer::new(authority, key);
     for (name, subject, purpose) in [
         ("daemon", "127.0.0.1", ExtendedKeyUsagePurpose::ServerAuth),
         ("pacer", "pacer", ExtendedKeyUsagePurpose::ClientAuth),
     ] {
-        let mut params = CertificateParams::new(vec![subject.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![subject.to_owned()])?;
         params.extended_key_usages = vec![purpose];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        let key = KeyPair::generate().unwrap();
-        fs::write(folder.join(format!("{name}.pem")), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).unwrap();
-        fs::set_permissions(folder.join(format!("{name}-key.pem")), fs::Permissions::from_mode(0o600)).unwrap();
+        let key = KeyPair::generate()?;
+        fs::write(folder.join(format!("{name}.pem")), params.signed_by(&key, &issuer)?.pem())?;
+        fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem())?;
+        fs::set_permissions(folder.join(format!("{name}-key.pem")), fs::Permissions::from_mode(0o600))?;
     }
+    Ok(())
 }
 
 /// A host of components that was granted this endpoint.
-async fn host(folder: &Path, endpoint: &Value) -> Arc<Host> {
-    fs::create_dir_all(folder.join("plugins")).unwrap();
-    fs::copy(component("libvirt"), folder.join("plugins/libvirt.wasm")).unwrap();
-    fs::write(folder.join("key.pem"), KEY).unwrap();
-    fs::set_permissions(folder.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+async fn host(folder: &Path, endpoint: &Value) -> anyhow::Result<Arc<Host>> {
+    fs::create_dir_all(folder.join("plugins"))?;
+    fs::copy(component("libvirt"), folder.join("plugins/libvirt.wasm"))?;
+    fs::write(folder.join("key.pem"), KEY)?;
+    fs::set_permissions(folder.join("key.pem"), fs::Permissions::from_mode(0o600))?;
     // Every JSON document is YAML.
     let whole = json!({
         "server": { "addr": "127.0.0.1:3000", "public_url": "https://pacer.example.com" },
@@ -69,16 +70,16 @@ async fn host(folder: &Path, endpoint: &Value) -> Arc<Host> {
         }] }],
     });
     let path = folder.join("config.yaml");
-    fs::write(&path, whole.to_string()).unwrap();
-    let config = Arc::new(config::load(&path, &ProcessEnvironment).unwrap());
-    let host = Host::start_with(&config, Arc::new(SystemClock), Compiler::InProcess).await.unwrap();
+    fs::write(&path, whole.to_string())?;
+    let config = Arc::new(config::load(&path, &ProcessEnvironment)?);
+    let host = Host::start_with(&config, Arc::new(SystemClock), Compiler::InProcess).await?;
     host.settled().await;
-    host
+    Ok(host)
 }
 
 /// A machine's life behind this endpoint.
-async fn machine(folder: &Path, name: &str, endpoint: &Value) -> Result<(), BackendError> {
-    let (host, backend): (_, BackendName) = (host(folder, endpoint).await, "vm".parse().unwrap());
+async fn machine(folder: &Path, name: &str, endpoint: &Value) -> anyhow::Result<()> {
+    let (host, backend): (_, BackendName) = (host(folder, endpoint).await?, "vm".parse()?);
     let request = RunnerRequest {
         name: RunnerName::new(name),
         owner: "addresses".to_owned(),
@@ -86,7 +87,7 @@ async fn machine(folder: &Path, name: &str, endpoint: &Value) -> Result<(), Back
         settings: Libvirt::pool(),
         bootstrap: Bootstrap::CloudInit(SecretString::from("#cloud-config\n{}\n")),
         secrets: Vec::new(),
-        lease_until: Timestamp::from_second(1_900_000_000).unwrap(),
+        lease_until: Timestamp::from_second(1_900_000_000)?,
         tags: Vec::new(),
     };
     let made = host.create(&backend, Arc::new(request), PATIENCE).await?;
@@ -102,7 +103,7 @@ async fn machine(folder: &Path, name: &str, endpoint: &Value) -> Result<(), Back
 async fn a_machine_comes_up_over_a_socket_over_a_port_and_over_tls() {
     let (tcp, tls) = (free_port(), free_port());
     let prepare = |dir: &Path| {
-        certificates(dir);
+        certificates(dir).unwrap();
         let at = dir.display();
         let settings = format!(
             "listen_addr = \"127.0.0.1\"\nlisten_tcp = 1\ntcp_port = \"{tcp}\"\nauth_tcp = \"none\"\n\
@@ -127,10 +128,15 @@ async fn a_machine_comes_up_over_a_socket_over_a_port_and_over_tls() {
         ("tls", known),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        machine(folder.path(), name, &endpoint).await.unwrap_or_else(|error| panic!("over {name}: {error}"));
+        machine(folder.path(), name, &endpoint).await.unwrap_or_else(|error| panic!("over {name}: {error:#}"));
     }
     // Whom the daemon does not know it does not let in.
     let folder = tempfile::tempdir().unwrap();
     let stranger = machine(folder.path(), "stranger", &json!({ "url": url, "ca": pki.join("ca.pem") })).await;
-    assert_eq!(stranger.unwrap_err().kind, ErrorKind::Unavailable);
+    let refused = stranger.unwrap_err();
+    assert_eq!(
+        refused.downcast_ref::<BackendError>().map(|error| error.kind),
+        Some(ErrorKind::Unavailable),
+        "{refused:#}"
+    );
 }
