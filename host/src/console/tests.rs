@@ -181,7 +181,7 @@ fn job(n: i64) -> Job {
         pool: (status != JobStatus::Unmatched).then(|| "small".parse().unwrap()),
         runner: (status.rank() >= 2).then(|| RunnerName::new("pacer-small-k3f9a2")),
         reason: (status == JobStatus::Unmatched).then(|| "no pool has the label `gpu`; nearest is `small`".into()),
-        losses: 0,
+        losses: Default::default(),
         interruption: None,
         received_at: at(-90),
         queued_at: at(-90),

@@ -204,9 +204,10 @@ fn facts(explanation: &mut Explanation, job: &Job, decision: &Decision, in_confi
             facts.push(format!("{word} at {at}"));
         }
     }
-    if job.losses > 0 {
-        let runners = if job.losses == 1 { "runner was" } else { "runners were" };
-        facts.push(format!("{} {runners} lost before one took the job", job.losses));
+    let losses = job.losses.total();
+    if losses > 0 {
+        let runners = if losses == 1 { "runner was" } else { "runners were" };
+        facts.push(format!("{losses} {runners} lost before one took the job: {}", job.losses));
     }
     if job.status.is_final() || job.status == JobStatus::Running {
         return;
@@ -307,7 +308,7 @@ mod tests {
             pool: Some("small".parse().unwrap()),
             runner: None,
             reason: None,
-            losses: 0,
+            losses: super::super::job::Losses::default(),
             interruption: None,
             received_at: at(100),
             queued_at: at(100),

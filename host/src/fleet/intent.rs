@@ -11,10 +11,7 @@ use super::{
     runner::{Runner, RunnerChange, RunnerName, RunnerState},
     world::World,
 };
-use crate::{
-    plugins::ErrorKind,
-    store::{Op, Proof},
-};
+use crate::store::{AuditEntry, Op, Proof};
 
 /// The changes of an intent: they commit together.
 pub fn ops(world: &World, intent: &Intent, now: Timestamp) -> Vec<Op> {
@@ -53,6 +50,19 @@ pub fn ops(world: &World, intent: &Intent, now: Timestamp) -> Vec<Op> {
         }
         Intent::Extend { runner, deadline } => {
             vec![Op::Runner { name: runner.clone(), change: RunnerChange::Extend { deadline: *deadline } }]
+        }
+        Intent::Assign { job, assignment } => {
+            let mut ops = vec![Op::Job { key: *job, change: JobChange::Assign(assignment.clone()) }];
+            ops.extend(assignment.pool.is_none().then(|| {
+                Op::Audit(AuditEntry {
+                    at: now,
+                    actor: "pacer".to_owned(),
+                    action: "audit.job.no_pool_match".to_owned(),
+                    subject: job.to_string(),
+                    detail: assignment.reason.clone(),
+                })
+            }));
+            ops
         }
         Intent::Rerun { job } => vec![Op::Job { key: job.key, change: JobChange::RerunAsked }],
         Intent::Retire { .. } | Intent::Resume { .. } => Vec::new(),
@@ -122,15 +132,15 @@ fn note_ended(world: &World, runner: &Runner, how: &str) -> Option<Op> {
 pub fn stop_failed(world: &World, runner: &Runner, error: &str, trouble: Trouble, now: Timestamp) -> Vec<Op> {
     let mut ops = vec![stopping(world, runner, Some(error.to_owned()), now)];
     if let Some(job) = world.wanted_by(&runner.name) {
-        let interrupted = trouble == Trouble::Backend(ErrorKind::Interrupted);
         let reason = format!("runner `{}` was lost: {error}", runner.name);
-        ops.push(Op::Job {
-            key: job.key,
-            change: JobChange::RunnerLost { runner: runner.name.clone(), reason, interrupted },
-        });
-        let losses = job.losses + 1;
-        if retry::gives_up(trouble, losses) {
-            let reason = format!("given up after {losses} lost runners; the last one: {error}");
+        let change = JobChange::RunnerLost { runner: runner.name.clone(), reason, trouble };
+        ops.push(Op::Job { key: job.key, change });
+        let mut losses = job.losses.clone();
+        losses.add(trouble);
+        // A job may have been held by GitHub for days before it wanted a runner.
+        let since = job.claimed_at.unwrap_or(job.queued_at);
+        if let Some(why) = retry::gives_up(trouble, &losses, since, now) {
+            let reason = format!("{why}; the last one: {error}");
             ops.push(Op::Job { key: job.key, change: JobChange::Fail { reason } });
         }
     } else {

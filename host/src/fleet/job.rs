@@ -6,6 +6,7 @@
 
 mod change;
 mod fact;
+mod losses;
 
 use std::{fmt, str::FromStr};
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use change::{JobChange, apply_change};
 pub use fact::{Applied, JobFact, Phase, apply_fact};
+pub use losses::Losses;
 
 use super::runner::RunnerName;
 use crate::routing::{PoolName, ProjectName, RepoName};
@@ -199,8 +201,8 @@ pub struct Job {
     pub runner: Option<RunnerName>,
     /// Why it is where it is, when that needs saying.
     pub reason: Option<String>,
-    /// How many runners made for it were lost before one took it.
-    pub losses: u32,
+    /// The runners made for it that were lost before one took it.
+    pub losses: Losses,
     /// What became of it when its provider took its machine away.
     pub interruption: Option<Interruption>,
     /// When pacer first heard of it: what its latencies count from.

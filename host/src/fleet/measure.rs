@@ -35,12 +35,15 @@ fn observe_job(old: Option<&Job>, job: &Job) {
 }
 
 fn observe_runner(world: &World, runner: &Runner) {
-    if let (true, Some(rate), Some(micros)) = (runner.state.is_final(), &runner.rate, runner.cost_micros) {
+    let old = world.runner(&runner.name);
+    // A machine may have its last word when its runner is over; what it cost is counted by then.
+    let ends = old.is_some() && runner.state.is_final();
+    if let (true, Some(rate), Some(micros)) = (ends, &runner.rate, runner.cost_micros) {
         metrics::counter!("pacer_cost_micros_total", "project" => runner.project.to_string(),
             "pool" => runner.pool.to_string(), "currency" => rate.currency.clone())
         .increment(micros);
     }
-    let known = world.runner(&runner.name).is_some_and(|old| old.registered_at.is_none());
+    let known = old.is_some_and(|old| old.registered_at.is_none());
     let job = runner.job.and_then(|key| world.job(key));
     if let (true, Some(registered_at), Some(job)) = (known, runner.registered_at, job) {
         since("pacer_job_registered_seconds", job.received_at, registered_at);

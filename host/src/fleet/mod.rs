@@ -37,7 +37,7 @@ pub use names::could_be_ours;
 pub use plan::{Intent, Names, Plan, PlanLimits, Stranded, plan, targets};
 pub use world::{Class, World};
 
-use crate::store::{Changed, Op, StoreError};
+use crate::store::{Active, Changed, Op, StoreError};
 
 /// A pass happens at least this often: the safety net under the events.
 const TICK: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ impl Fleet {
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let executor = Executor::new(parts);
         let (active, changes) = executor.parts.store.follow().await?;
-        fill(&executor, active);
+        fill(&mut executor.world(), active);
         rematch(&executor).await?;
         let left: Vec<_> = executor.world().runners().map(|runner| runner.name.clone()).collect();
         info!(runners = left.len(), "{} runners taken over from the store", left.len());
@@ -103,8 +103,7 @@ impl Fleet {
     }
 }
 
-fn fill(executor: &Executor, active: crate::store::Active) {
-    let mut world = executor.world();
+fn fill(world: &mut World, active: Active) {
     for runner in active.runners {
         world.apply(&Changed::Runner(runner));
     }
@@ -119,31 +118,25 @@ fn fill(executor: &Executor, active: crate::store::Active) {
 
 /// Routes again what the last configuration could not serve, and what this one routes elsewhere.
 async fn rematch(executor: &Executor) -> Result<(), StoreError> {
-    let config = &executor.parts.config;
-    let mut ops = Vec::new();
-    let mut candidates = executor.parts.store.unmatched_jobs(REMATCHED).await?;
-    candidates.extend(executor.parts.store.failed_jobs(REMATCHED).await?);
-    candidates.extend(unserved(executor));
-    for job in candidates {
-        let Ok(assignment) = (executor.route)(&job.repo, &job.labels) else { continue };
-        let fits = assignment.pool.is_some();
-        let moved = job.pool != assignment.pool || job.project.as_ref() != Some(&assignment.project);
-        if fits && (moved || job.status == job::JobStatus::Failed) {
-            ops.push(Op::Job { key: job.key, change: job::JobChange::Assign(assignment) });
-        }
-    }
-    if !ops.is_empty() {
-        info!(jobs = ops.len(), "{} jobs are matched anew by {}", ops.len(), config.path.display());
+    let mut given_up = executor.parts.store.unmatched_jobs(REMATCHED).await?;
+    given_up.extend(executor.parts.store.failed_jobs(REMATCHED).await?);
+    let (jobs, ops) = {
+        let world = executor.world();
+        let intents = rematched(&world, &given_up);
+        let ops: Vec<Op> = intents.iter().flat_map(|intent| intent::ops(&world, intent, executor.now())).collect();
+        (intents.len(), ops)
+    };
+    if jobs > 0 {
+        info!(jobs, "{jobs} jobs are matched anew by {}", executor.parts.config.path.display());
         executor.parts.store.write(ops).await?;
     }
     Ok(())
 }
 
-/// Jobs that wait for a runner and have none.
-fn unserved(executor: &Executor) -> Vec<job::Job> {
-    let world = executor.world();
-    let waiting = world.jobs().filter(|job| job.status == job::JobStatus::Queued && job.runner.is_none());
-    waiting.map(|job| job.as_ref().clone()).collect()
+/// Those of the jobs that were given up, and of those that have no runner, that belong elsewhere now.
+fn rematched(world: &World, given_up: &[job::Job]) -> Vec<Intent> {
+    let unserved = world.jobs().map(AsRef::as_ref).filter(|job| plan::is_unserved(world, job));
+    given_up.iter().chain(unserved).filter_map(|job| plan::rematch(world, job)).collect()
 }
 
 /// The planner's loop: follows the store, plans, writes, acts.
@@ -188,8 +181,9 @@ async fn refill(executor: &Executor) -> Changes {
     loop {
         match executor.parts.store.follow().await {
             Ok((active, changes)) => {
-                *executor.world() = World::new(executor.parts.config.clone());
-                fill(executor, active);
+                let mut world = World::new(executor.parts.config.clone());
+                fill(&mut world, active);
+                *executor.world() = world;
                 return changes;
             }
             Err(error) => {
@@ -249,6 +243,7 @@ fn is_open(executor: &Executor, intent: &Intent) -> bool {
         | Intent::Pair { .. }
         | Intent::Unpair { .. }
         | Intent::Busy { .. }
+        | Intent::Assign { .. }
         | Intent::Stop { .. }
         | Intent::Rerun { .. }
         | Intent::Extend { .. } => true,

@@ -17,7 +17,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    job::{Job, JobKey},
+    job::{Assignment, Job, JobKey, JobStatus},
     runner::{Runner, RunnerName, RunnerState, Target},
     world::{Class, World},
 };
@@ -43,6 +43,8 @@ pub enum Intent {
     Stop { runner: RunnerName, error: Option<String> },
     /// Its state may take longer.
     Extend { runner: RunnerName, deadline: Timestamp },
+    /// By the configuration in force it belongs there, or nowhere.
+    Assign { job: JobKey, assignment: Assignment },
     /// Its machine was taken away while it ran, and GitHub has concluded it: it is to run again.
     Rerun { job: Arc<Job> },
     /// Nobody is driving it any more: go on where it stands.
@@ -109,8 +111,9 @@ pub fn plan(world: &mut World, limits: PlanLimits, names: &mut dyn Names, now: T
     intents.extend(world.reruns.due(now).into_iter().map(|job| Intent::Rerun { job }));
     settle_jobs(world, now, &mut spoken_for, &mut intents);
     settle_runners(world, &mut spoken_for, &mut intents);
-    expire(world, now, &mut spoken_for, &mut intents);
-    supply(world, limits, names, now, &spoken_for, &mut intents);
+    let mut left = Left::default();
+    expire(world, now, &mut left, &mut spoken_for, &mut intents);
+    supply(world, limits, names, now, left, &mut spoken_for, &mut intents);
     let next = [
         world.next_deadline(now),
         world.next_pause_end(now),
@@ -137,7 +140,11 @@ fn settle_jobs(world: &mut World, now: Timestamp, spoken_for: &mut SpokenFor, in
             world.dirty_runners.extend(world.partners(key).map(|runner| runner.name.clone()).collect::<Vec<_>>());
             continue;
         };
-        if job.status != super::job::JobStatus::Running {
+        if is_unserved(world, job) && !is_at_home(world, job) {
+            intents.extend(rematch(world, job));
+            continue;
+        }
+        if job.status != JobStatus::Running {
             continue;
         }
         let Some(runner) = job.runner.as_ref().and_then(|name| world.runner(name)) else { continue };
@@ -149,6 +156,38 @@ fn settle_jobs(world: &mut World, now: Timestamp, spoken_for: &mut SpokenFor, in
             intents.push(Intent::Busy { runner: runner.name.clone(), job: key, deadline, stranded });
         }
     }
+}
+
+/// Whether a job wants a runner and has none that could still take it.
+pub fn is_unserved(world: &World, job: &Job) -> bool {
+    job.status.wants_runner() && !world.is_served(job)
+}
+
+/// Whether the pool of a job can make runners for it.
+fn is_at_home(world: &World, job: &Job) -> bool {
+    let pool = job.project.as_ref().zip(job.pool.as_ref()).and_then(|(project, pool)| world.pool(project, pool));
+    let is_bound =
+        |project: &Project| world.router().project(&job.repo).is_some_and(|(owner, _)| owner.name == project.name);
+    pool.is_some_and(|(project, pool)| pool.enabled && is_bound(project))
+}
+
+/// Where a job without a runner belongs by the configuration in force, if that is elsewhere. One that was given up is
+/// tried again wherever it belongs.
+pub fn rematch(world: &World, job: &Job) -> Option<Intent> {
+    let routed = world.router().route(&job.repo, &job.labels).assignment();
+    let assignment = match (routed, &job.project) {
+        (Ok(assignment), _) => assignment,
+        (Err(reason), Some(project)) => Assignment { project: project.clone(), pool: None, reason: Some(reason) },
+        (Err(_), None) => return None,
+    };
+    let is_news = match job.status {
+        JobStatus::Failed | JobStatus::Unmatched => assignment.pool.is_some(),
+        JobStatus::Queued | JobStatus::Claimed | JobStatus::Starting => {
+            job.pool != assignment.pool || job.project.as_ref() != Some(&assignment.project)
+        }
+        JobStatus::Waiting | JobStatus::Running | JobStatus::Completed | JobStatus::Cancelled => false,
+    };
+    is_news.then_some(Intent::Assign { job: job.key, assignment })
 }
 
 /// The job that `taken` was meant for, and the runner that `job` was paired with before.
@@ -189,8 +228,29 @@ fn settle_runners(world: &mut World, spoken_for: &mut SpokenFor, intents: &mut V
     }
 }
 
+/// Free runners of each class, without those that this pass takes away.
+#[derive(Default)]
+struct Left(HashMap<Class, u32>);
+
+impl Left {
+    fn of(&mut self, world: &World, class: &Class) -> &mut u32 {
+        self.0.entry(class.clone()).or_insert_with(|| world.free_count(class))
+    }
+
+    /// How many of them are more than is to be kept warm.
+    fn surplus(&mut self, world: &World, class: &Class, now: Timestamp) -> u32 {
+        let pool = world.pool(&class.project, &class.pool).filter(|(_, pool)| pool.enabled);
+        self.of(world, class).saturating_sub(pool.map_or(0, |(_, pool)| pool.warm.at(now).0))
+    }
+
+    fn take(&mut self, world: &World, class: &Class) {
+        let left = self.of(world, class);
+        *left = left.saturating_sub(1);
+    }
+}
+
 /// What happens at each state's deadline.
-fn expire(world: &World, now: Timestamp, spoken_for: &mut SpokenFor, intents: &mut Vec<Intent>) {
+fn expire(world: &World, now: Timestamp, left: &mut Left, spoken_for: &mut SpokenFor, intents: &mut Vec<Intent>) {
     for runner in world.overdue(now) {
         let name = runner.name.clone();
         if !spoken_for.insert(name.clone()) {
@@ -208,18 +268,18 @@ fn expire(world: &World, now: Timestamp, spoken_for: &mut SpokenFor, intents: &m
             }
             RunnerState::Idle => {
                 let class = World::class_of_runner(runner);
-                let warm = world.pool(&runner.project, &runner.pool).map_or(0, |(_, pool)| pool.warm.at(now).0);
                 // What is paid for may serve a job until another unit would be charged.
                 let margin = timeouts.stop + BEFORE_CHARGE;
                 let best_end = runner.rate.as_ref().map_or(now, |rate| rate.best_end(now, margin));
                 if world.wanted_by(&name).is_some() {
                     let error = format!("it was online for {:?} and GitHub gave it no job", timeouts.idle);
                     Intent::Retire { runner: name, error: Some(error) }
-                } else if world.free_count(&class) <= warm {
+                } else if left.surplus(world, &class, now) == 0 {
                     Intent::Extend { runner: name, deadline: now + timeouts.idle }
                 } else if best_end > now {
                     Intent::Extend { runner: name, deadline: best_end }
                 } else {
+                    left.take(world, &class);
                     Intent::Retire { runner: name, error: None }
                 }
             }
@@ -242,8 +302,6 @@ struct Admitted {
     targets: HashMap<(ProjectName, Target), u32>,
     repos: HashMap<(ProjectName, RepoName), u32>,
     backends: HashMap<BackendName, u32>,
-    /// Free runners that were paired.
-    paired: HashMap<Class, u32>,
 }
 
 fn more<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: K) {
@@ -260,9 +318,42 @@ struct Supplier<'a> {
     limits: PlanLimits,
     names: &'a mut dyn Names,
     now: Timestamp,
-    spoken_for: &'a SpokenFor,
+    left: Left,
+    spoken_for: &'a mut SpokenFor,
     admitted: Admitted,
     intents: &'a mut Vec<Intent>,
+}
+
+/// What keeps a class from another runner.
+#[derive(Debug, PartialEq)]
+enum Block {
+    /// Its pool makes none at all, or not now.
+    Held,
+    Full(Full),
+}
+
+/// Which caps are reached.
+#[derive(Debug, Default, PartialEq)]
+struct Full {
+    pool: bool,
+    project: bool,
+    target: bool,
+}
+
+impl Full {
+    /// Whether the end of a runner like this would make room for one of `class` under every cap that is reached.
+    fn frees(&self, class: &Class, runner: &Class) -> bool {
+        runner.project == class.project
+            && (!self.pool || runner.pool == class.pool)
+            && (!self.target || runner.target == class.target)
+    }
+}
+
+/// Jobs of a class that only caps keep waiting.
+struct Crowded<'a> {
+    class: &'a Class,
+    full: Full,
+    jobs: usize,
 }
 
 fn supply(
@@ -270,38 +361,51 @@ fn supply(
     limits: PlanLimits,
     names: &mut dyn Names,
     now: Timestamp,
-    spoken_for: &SpokenFor,
+    left: Left,
+    spoken_for: &mut SpokenFor,
     intents: &mut Vec<Intent>,
 ) {
-    let mut supplier = Supplier { world, limits, names, now, spoken_for, admitted: Admitted::default(), intents };
-    supplier.serve();
+    let mut supplier = Supplier { world, limits, names, now, left, spoken_for, admitted: Admitted::default(), intents };
+    let crowded = supplier.serve();
+    supplier.make_room(&crowded);
     supplier.keep_warm();
 }
 
-impl Supplier<'_> {
-    /// Oldest job first over all classes: with a free runner, or with a new one as far as caps allow.
-    fn serve(&mut self) {
+impl<'a> Supplier<'a> {
+    /// Oldest job first over all classes: with a free runner, or with a new one as far as caps allow. Returns whom
+    /// caps keep waiting.
+    fn serve(&mut self) -> Vec<Crowded<'a>> {
+        let world = self.world;
+        let mut crowded = Vec::new();
         let mut heads: BinaryHeap<Reverse<(Timestamp, JobKey, usize)>> = BinaryHeap::new();
         let mut classes = Vec::new();
-        for (class, jobs) in self.world.unserved() {
-            let Some((project, pool)) = self.world.pool(&class.project, &class.pool) else { continue };
+        for (class, jobs) in world.unserved() {
+            let Some((project, pool)) = world.pool(&class.project, &class.pool) else { continue };
             let mut jobs = jobs.iter();
             if let Some((queued_at, key)) = jobs.next() {
                 heads.push(Reverse((*queued_at, *key, classes.len())));
             }
-            classes.push((class, project, pool, jobs, self.world.free(class)));
+            classes.push((class, project, pool, jobs, world.free(class)));
         }
         while let Some(Reverse((_, key, index))) = heads.pop() {
             let (class, project, pool, jobs, free) = &mut classes[index];
-            let Some(job) = self.world.job(key) else { continue };
+            let Some(job) = world.job(key) else { continue };
             if !self.repo_is_full(project, job) {
                 if let Some(runner) = free.find(|runner| !self.spoken_for.contains(runner)) {
+                    self.spoken_for.insert(runner.clone());
+                    self.left.take(world, class);
                     self.intents.push(Intent::Pair { runner: runner.clone(), job: key });
-                    more(&mut self.admitted.paired, class.clone());
-                } else if self.is_blocked(class, project, pool) {
-                    continue;
                 } else {
-                    self.start(class, pool, Some(job));
+                    match self.block(class, project, pool) {
+                        None => self.start(class, pool, Some(job)),
+                        Some(Block::Held) => continue,
+                        Some(Block::Full(full)) => {
+                            let others = jobs.filter_map(|(_, key)| world.job(*key));
+                            let jobs = 1 + others.filter(|job| !self.repo_is_full(project, job)).count();
+                            crowded.push(Crowded { class, full, jobs });
+                            continue;
+                        }
+                    }
                 }
                 more(&mut self.admitted.repos, (project.name.clone(), job.repo.clone()));
             }
@@ -309,6 +413,58 @@ impl Supplier<'_> {
                 heads.push(Reverse((*queued_at, *key, index)));
             }
         }
+        crowded
+    }
+
+    /// Takes idle runners that nobody needs out of service where they keep jobs of another class waiting: only as many
+    /// as there are such jobs, those that already go counted in, and none that are to be kept warm.
+    fn make_room(&mut self, crowded: &[Crowded<'a>]) {
+        let world = self.world;
+        // What makes room already, and for whom that was meant.
+        let mut leaving: Option<Vec<(Class, Option<&Class>)>> = None;
+        for Crowded { class, full, jobs } in crowded {
+            let mut idle: Vec<&Arc<Runner>> = world
+                .free_in(&class.project)
+                .filter(|(other, _)| *other != *class && full.frees(class, other))
+                .flat_map(|(_, names)| names.iter().filter_map(|name| world.runner(name)))
+                .filter(|runner| matches!(runner.state, RunnerState::Booting | RunnerState::Idle))
+                .collect();
+            if idle.is_empty() {
+                continue;
+            }
+            // The one that has been idle for the longest goes first; a pass after this one chooses the same.
+            idle.sort_by_key(|runner| (Reverse(runner.state.rank()), runner.state_at, runner.name.clone()));
+            let leaving = leaving.get_or_insert_with(|| self.leaving());
+            let serves = |(freed, meant_for): &&(Class, Option<&Class>)| {
+                full.frees(class, freed) && meant_for.is_none_or(|meant_for| meant_for == *class)
+            };
+            let mut missing = jobs.saturating_sub(leaving.iter().filter(serves).count());
+            for runner in idle {
+                let other = World::class_of_runner(runner);
+                if missing == 0 {
+                    break;
+                }
+                if self.spoken_for.contains(&runner.name) || self.left.surplus(world, &other, self.now) == 0 {
+                    continue;
+                }
+                missing -= 1;
+                self.spoken_for.insert(runner.name.clone());
+                self.left.take(world, &other);
+                self.intents.push(Intent::Retire { runner: runner.name.clone(), error: None });
+                leaving.push((other, Some(class)));
+            }
+        }
+    }
+
+    /// The classes of runners that are on their way out, by earlier passes or by this one.
+    fn leaving(&self) -> Vec<(Class, Option<&'a Class>)> {
+        let retired: HashSet<&RunnerName> = self
+            .intents
+            .iter()
+            .filter_map(|intent| if let Intent::Retire { runner, .. } = intent { Some(runner) } else { None })
+            .collect();
+        let leaves = |runner: &&Arc<Runner>| runner.state == RunnerState::Stopping || retired.contains(&runner.name);
+        self.world.runners().filter(leaves).map(|runner| (World::class_of_runner(runner), None)).collect()
     }
 
     fn keep_warm(&mut self) {
@@ -317,9 +473,9 @@ impl Supplier<'_> {
                 let warm = pool.warm.at(self.now).0;
                 for target in targets(project) {
                     let class = Class { project: project.name.clone(), pool: pool.name.clone(), target };
-                    let free = self.world.free_count(&class).saturating_sub(of(&self.admitted.paired, &class));
+                    let free = *self.left.of(self.world, &class);
                     for _ in free..warm {
-                        if self.is_blocked(&class, project, pool) {
+                        if self.block(&class, project, pool).is_some() {
                             break;
                         }
                         self.start(&class, pool, None);
@@ -340,33 +496,34 @@ impl Supplier<'_> {
         }
     }
 
-    /// Whether a class may not start another runner now.
-    fn is_blocked(&self, class: &Class, project: &Project, pool: &Pool) -> bool {
+    /// What keeps a class from starting another runner now.
+    fn block(&self, class: &Class, project: &Project, pool: &Pool) -> Option<Block> {
         let (world, admitted) = (self.world, &self.admitted);
         let in_pool = of(&admitted.pools, &(class.project.clone(), class.pool.clone()));
-        if world.live_in_pool(&class.project, &class.pool) + in_pool >= pool.max_runners {
-            return true;
-        }
-        let in_project = world.live_in_project(&class.project) + of(&admitted.projects, &class.project);
-        if project.max_runners.is_some_and(|cap| in_project >= cap) {
-            return true;
-        }
-        if let (Scope::Repos(_), Some(cap)) = (&project.scope, project.max_runners_per_repo) {
-            let key = (class.project.clone(), class.target.clone());
-            if world.live_at_target(&class.project, &class.target) + of(&admitted.targets, &key) >= cap {
-                return true;
-            }
-        }
-        if world.starting_on(&pool.backend) + of(&admitted.backends, &pool.backend) >= self.limits.starting_per_backend
-        {
-            return true;
+        let starting = world.starting_on(&pool.backend) + of(&admitted.backends, &pool.backend);
+        if !pool.enabled || starting >= self.limits.starting_per_backend {
+            return Some(Block::Held);
         }
         match world.pause(&class.project, &class.pool) {
-            Some(pause) if pause.until > self.now => true,
+            Some(pause) if pause.until > self.now => return Some(Block::Held),
             // After a pause a single runner finds out whether the trouble is over.
-            Some(_) => world.starting_in(&class.project, &class.pool) + in_pool >= 1,
-            None => false,
+            Some(_) if world.starting_in(&class.project, &class.pool) + in_pool >= 1 => return Some(Block::Held),
+            Some(_) | None => {}
         }
+        let in_project = world.live_in_project(&class.project) + of(&admitted.projects, &class.project);
+        let at_target = || {
+            let key = (class.project.clone(), class.target.clone());
+            world.live_at_target(&class.project, &class.target) + of(&admitted.targets, &key)
+        };
+        let full = Full {
+            pool: world.live_in_pool(&class.project, &class.pool) + in_pool >= pool.max_runners,
+            project: project.max_runners.is_some_and(|cap| in_project >= cap),
+            target: match (&project.scope, project.max_runners_per_repo) {
+                (Scope::Repos(_), Some(cap)) => at_target() >= cap,
+                (Scope::Repos(_), None) | (Scope::Org { .. }, _) => false,
+            },
+        };
+        (full != Full::default()).then_some(Block::Full(full))
     }
 
     fn start(&mut self, class: &Class, pool: &Pool, job: Option<&Arc<Job>>) {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
+use super::job::Losses;
 use crate::{
     github::GitHubErrorKind,
     plugins::ErrorKind,
     store::{Pause, Proof},
 };
-
-use jiff::Timestamp;
 
 /// What kind of trouble kept a runner from coming up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,26 @@ pub enum Trouble {
     Restart,
 }
 
+impl Trouble {
+    /// A stable word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Backend(kind) => kind.as_str(),
+            Self::GitHub(kind) => match kind {
+                GitHubErrorKind::Unauthorized => "github-unauthorized",
+                GitHubErrorKind::Forbidden => "github-forbidden",
+                GitHubErrorKind::NotFound => "github-not-found",
+                GitHubErrorKind::NameTaken => "github-name-taken",
+                GitHubErrorKind::Rejected => "github-rejected",
+                GitHubErrorKind::RateLimited => "github-rate-limited",
+                GitHubErrorKind::Unavailable => "github-unavailable",
+            },
+            Self::Lost => "lost",
+            Self::Restart => "restart",
+        }
+    }
+}
+
 /// How a kind of trouble is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Treatment {
@@ -28,45 +49,54 @@ struct Treatment {
     first: Duration,
     /// The longest wait.
     longest: Duration,
-    /// After how many lost runners a job is given up. What an operator must mend is given up early, so that the job
-    /// says so; what passes by itself is tried for as long as GitHub keeps the job (a day).
-    attempts: u32,
+    patience: Patience,
 }
 
-const fn treatment(first_ms: u64, longest_s: u64, attempts: u32) -> Treatment {
-    Treatment { first: Duration::from_millis(first_ms), longest: Duration::from_secs(longest_s), attempts }
+/// How long a job puts up with a kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// What passes by itself: for as long as GitHub keeps a job queued.
+    Day,
+    /// What comes back with every machine: after so many runners lost to it the job is given up, so that it says so.
+    Times(u32),
 }
 
-/// No job is tried more often than this, whatever the trouble: at the longest wait of 5 minutes it is more than the
-/// day GitHub keeps a job queued.
-const PATIENT: u32 = 500;
+const fn treatment(first_ms: u64, longest_s: u64, patience: Patience) -> Treatment {
+    Treatment { first: Duration::from_millis(first_ms), longest: Duration::from_secs(longest_s), patience }
+}
+
+/// How long GitHub keeps a job queued that no runner takes.
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 fn treat(trouble: Trouble) -> Treatment {
+    use Patience::{Day, Times};
     match trouble {
         Trouble::Backend(kind) => match kind {
-            ErrorKind::InvalidRequest | ErrorKind::InvalidConfig | ErrorKind::Unsupported => treatment(10_000, 600, 5),
-            ErrorKind::Unauthorized => treatment(30_000, 900, 20),
-            ErrorKind::NotFound => treatment(15_000, 600, 20),
-            ErrorKind::Conflict => treatment(500, 60, PATIENT),
-            ErrorKind::Capacity => treatment(5_000, 120, PATIENT),
-            ErrorKind::Quota => treatment(30_000, 600, PATIENT),
-            ErrorKind::RateLimited => treatment(15_000, 600, PATIENT),
-            ErrorKind::Unavailable => treatment(1_000, 60, PATIENT),
-            ErrorKind::Interrupted => treatment(100, 60, PATIENT),
-            ErrorKind::Internal | ErrorKind::Other => treatment(2_000, 300, 50),
+            ErrorKind::InvalidRequest | ErrorKind::InvalidConfig | ErrorKind::Unsupported => {
+                treatment(10_000, 600, Times(5))
+            }
+            ErrorKind::Unauthorized => treatment(30_000, 900, Times(20)),
+            ErrorKind::NotFound => treatment(15_000, 600, Times(20)),
+            ErrorKind::Conflict => treatment(500, 60, Day),
+            ErrorKind::Capacity => treatment(5_000, 120, Day),
+            ErrorKind::Quota => treatment(30_000, 600, Day),
+            ErrorKind::RateLimited => treatment(15_000, 600, Day),
+            ErrorKind::Unavailable => treatment(1_000, 60, Day),
+            ErrorKind::Interrupted => treatment(100, 60, Day),
+            ErrorKind::Internal | ErrorKind::Other => treatment(2_000, 300, Times(50)),
         },
         Trouble::GitHub(kind) => match kind {
             GitHubErrorKind::Unauthorized | GitHubErrorKind::Forbidden | GitHubErrorKind::NotFound => {
-                treatment(15_000, 600, 20)
+                treatment(15_000, 600, Times(20))
             }
             // A new name is drawn at once; nothing is wrong with the pool.
-            GitHubErrorKind::NameTaken => treatment(0, 0, PATIENT),
-            GitHubErrorKind::Rejected => treatment(10_000, 600, 5),
-            GitHubErrorKind::RateLimited => treatment(15_000, 600, PATIENT),
-            GitHubErrorKind::Unavailable => treatment(1_000, 60, PATIENT),
+            GitHubErrorKind::NameTaken => treatment(0, 0, Day),
+            GitHubErrorKind::Rejected => treatment(10_000, 600, Times(5)),
+            GitHubErrorKind::RateLimited => treatment(15_000, 600, Day),
+            GitHubErrorKind::Unavailable => treatment(1_000, 60, Day),
         },
-        Trouble::Lost => treatment(500, 120, 10),
-        Trouble::Restart => treatment(0, 0, PATIENT),
+        Trouble::Lost => treatment(500, 120, Times(10)),
+        Trouble::Restart => treatment(0, 0, Day),
     }
 }
 
@@ -99,12 +129,25 @@ pub fn pause_after(
         Trouble::Lost => Proof::Runner,
         Trouble::Backend(_) | Trouble::GitHub(_) | Trouble::Restart => Proof::Machine,
     };
+    // What an earlier failure of the row needs proved is still to be proved.
+    let proof = previous.map_or(proof, |previous| previous.proof.max(proof));
     Some(Pause { until: now + wait, reason: reason.to_owned(), failures, proof })
 }
 
-/// Whether a job that has now lost this many runners is given up.
-pub fn gives_up(trouble: Trouble, losses: u32) -> bool {
-    losses >= treat(trouble).attempts
+/// Why a job that has just lost a runner to this trouble is given up, if it is. `losses` counts this one too, and the
+/// first runner was asked for at `since`.
+pub fn gives_up(trouble: Trouble, losses: &Losses, since: Timestamp, now: Timestamp) -> Option<String> {
+    let day_is_over = now.duration_since(since) >= DAY;
+    let is_lasting = match treat(trouble).patience {
+        Patience::Day => false,
+        Patience::Times(most) => losses.of(trouble) >= most,
+    };
+    let lost = || format!("{} lost runners ({losses})", losses.total());
+    match (is_lasting, day_is_over) {
+        (true, _) => Some(format!("given up after {}", lost())),
+        (false, true) => Some(format!("given up after a day and {}: GitHub keeps no job queued for longer", lost())),
+        (false, false) => None,
+    }
 }
 
 #[cfg(test)]
@@ -150,12 +193,83 @@ mod tests {
         assert_eq!(asked(1_000_000), 3600);
     }
 
+    /// Loses a runner to one kind of trouble as soon as its pool is tried again, until its job is given up.
+    fn lose_until_given_up(trouble: Trouble, mut losses: Losses) -> (Losses, Duration, String) {
+        let (mut now, mut pause) = (at(0), None);
+        loop {
+            // A create takes its time also where it is refused.
+            now += Duration::from_secs(1);
+            losses.add(trouble);
+            if let Some(reason) = gives_up(trouble, &losses, at(0), now) {
+                return (losses, now.duration_since(at(0)).unsigned_abs(), reason);
+            }
+            pause = pause_after(trouble, "x", None, pause.as_ref(), 0.5, now);
+            now = pause.as_ref().map_or(now, |pause| pause.until);
+        }
+    }
+
+    const ALL: [Trouble; 22] = {
+        use ErrorKind as B;
+        use GitHubErrorKind as G;
+        use Trouble::{Backend, GitHub, Lost, Restart};
+        [
+            Backend(B::InvalidRequest),
+            Backend(B::InvalidConfig),
+            Backend(B::Unauthorized),
+            Backend(B::NotFound),
+            Backend(B::Conflict),
+            Backend(B::Capacity),
+            Backend(B::Quota),
+            Backend(B::RateLimited),
+            Backend(B::Unavailable),
+            Backend(B::Interrupted),
+            Backend(B::Unsupported),
+            Backend(B::Internal),
+            Backend(B::Other),
+            GitHub(G::Unauthorized),
+            GitHub(G::Forbidden),
+            GitHub(G::NotFound),
+            GitHub(G::NameTaken),
+            GitHub(G::Rejected),
+            GitHub(G::RateLimited),
+            GitHub(G::Unavailable),
+            Lost,
+            Restart,
+        ]
+    };
+
     #[test]
-    fn only_what_an_operator_must_mend_is_given_up_early() {
-        assert!(gives_up(Trouble::Backend(ErrorKind::InvalidConfig), 5));
-        assert!(!gives_up(Trouble::Backend(ErrorKind::InvalidConfig), 4));
-        assert!(!gives_up(Trouble::Backend(ErrorKind::Capacity), 200));
-        assert!(gives_up(Trouble::Lost, 10));
+    fn what_passes_by_itself_is_put_up_with_for_the_day_that_github_keeps_a_job() {
+        let day = Duration::from_secs(86_400);
+        for trouble in ALL {
+            let (losses, patience, reason) = lose_until_given_up(trouble, Losses::default());
+            let expected = match trouble.word() {
+                "invalid-request" | "invalid-config" | "unsupported" | "github-rejected" => Some(5),
+                "lost" => Some(10),
+                "unauthorized" | "not-found" | "github-unauthorized" | "github-forbidden" | "github-not-found" => {
+                    Some(20)
+                }
+                "internal" | "other" => Some(50),
+                _ => None,
+            };
+            match expected {
+                Some(most) => assert!(losses.total() == most && patience < day, "{trouble:?}: {losses}, {patience:?}"),
+                None => {
+                    let late = Duration::from_secs(900);
+                    assert!((day..day + late).contains(&patience), "{trouble:?}: {losses}, {patience:?}");
+                    assert!(reason.contains("after a day"), "{reason}");
+                }
+            }
+            assert!(reason.contains(&format!("{} × {}", losses.total(), trouble.word())), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_later_failure_of_another_kind_does_not_lower_what_has_to_be_proved() {
+        let lost = pause_after(Trouble::Lost, "x", None, None, 0.5, at(0)).unwrap();
+        let down =
+            pause_after(Trouble::Backend(ErrorKind::Unavailable), "x", None, Some(&lost), 0.5, lost.until).unwrap();
+        assert_eq!((lost.proof, down.proof), (Proof::Runner, Proof::Runner));
     }
 
     #[test]
@@ -170,6 +284,18 @@ mod tests {
             let pause = pause_after(Trouble::Lost, "x", asked.map(Duration::from_secs), Some(&previous), jitter, at(0)).unwrap();
             let wait = pause.until.as_second() - at(0).as_second();
             proptest::prop_assert!((0..=3600).contains(&wait));
+        }
+
+        #[test]
+        fn no_other_trouble_uses_up_the_patience_with_one(others in proptest::collection::vec(0..ALL.len(), 0..200), which in 0..ALL.len()) {
+            let trouble = ALL[which];
+            let mut before = Losses::default();
+            for other in others.into_iter().map(|other| ALL[other]).filter(|other| *other != trouble) {
+                before.add(other);
+            }
+            let alone = lose_until_given_up(trouble, Losses::default()).0;
+            let after = lose_until_given_up(trouble, before).0;
+            proptest::prop_assert_eq!(after.of(trouble), alone.of(trouble));
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::{Config, Pool, Project, Scope},
-    routing::{BackendName, PoolName, ProjectName, RepoName},
+    routing::{BackendName, PoolName, ProjectName, RepoName, Router},
     store::{Changed, Pause},
 };
 
@@ -55,6 +55,7 @@ fn add<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: K, change: i3
 #[derive(Debug)]
 pub struct World {
     config: Arc<Config>,
+    router: Router,
     jobs: HashMap<JobKey, Arc<Job>>,
     runners: HashMap<RunnerName, Arc<Runner>>,
     pauses: HashMap<(ProjectName, PoolName), Pause>,
@@ -77,6 +78,7 @@ pub struct World {
 impl World {
     pub fn new(config: Arc<Config>) -> Self {
         Self {
+            router: Router::new(&config),
             config,
             jobs: HashMap::new(),
             runners: HashMap::new(),
@@ -128,6 +130,15 @@ impl World {
         self.job(key).is_some_and(|job| job.interruption.is_some() || self.reruns.lost_before(job))
     }
 
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Whether a job that wants a runner has one that could still take it.
+    pub fn is_served(&self, job: &Job) -> bool {
+        job.runner.as_ref().is_some_and(|name| self.wanting.get(name) == Some(&job.key))
+    }
+
     /// The job that wants this runner, if any.
     pub fn wanted_by(&self, runner: &RunnerName) -> Option<&Arc<Job>> {
         self.jobs.get(self.wanting.get(runner)?)
@@ -144,6 +155,11 @@ impl World {
 
     pub fn free(&self, class: &Class) -> impl Iterator<Item = &RunnerName> {
         self.free.get(class).into_iter().flatten()
+    }
+
+    /// The classes of a project that have free runners.
+    pub fn free_in(&self, project: &ProjectName) -> impl Iterator<Item = (&Class, &BTreeSet<RunnerName>)> {
+        self.free.iter().filter(move |(class, _)| class.project == *project)
     }
 
     pub fn free_count(&self, class: &Class) -> u32 {

@@ -8,12 +8,12 @@ use super::{
     bulk::{Bulk, Script, Size, insert_head, insert_tail},
     row::{Columns, foreign, millis, optional_millis},
 };
-use crate::fleet::job::{Interruption, Job, JobKey, JobStatus};
+use crate::fleet::job::{Interruption, Job, JobKey, JobStatus, Losses};
 
 macro_rules! columns {
     () => {
         "id, attempt, run_id, repo, installation_id, name, workflow, branch, html_url, labels, status, conclusion, \
-         project, pool, runner, reason, losses, interruption, received_at, queued_at, claimed_at, starting_at, running_at, completed_at, updated_at"
+         project, pool, runner, reason, losses_by, interruption, received_at, queued_at, claimed_at, starting_at, running_at, completed_at, updated_at"
     };
 }
 
@@ -34,7 +34,7 @@ macro_rules! course {
         "ON CONFLICT (id, attempt) DO UPDATE SET run_id = excluded.run_id, installation_id = excluded.installation_id, \
          name = excluded.name, workflow = excluded.workflow, branch = excluded.branch, html_url = excluded.html_url, \
          labels = excluded.labels, status = excluded.status, conclusion = excluded.conclusion, runner = excluded.runner, \
-         reason = excluded.reason, losses = excluded.losses, \
+         reason = excluded.reason, losses = excluded.losses, losses_by = excluded.losses_by, \
          interruption = excluded.interruption, claimed_at = excluded.claimed_at, \
          starting_at = excluded.starting_at, running_at = excluded.running_at, completed_at = excluded.completed_at, \
          updated_at = excluded.updated_at"
@@ -42,12 +42,12 @@ macro_rules! course {
 }
 
 const COLUMNS: &str = columns!();
-const INSERT: &str = insert_head!("jobs", concat!(columns!(), ", repo_key"));
+const INSERT: &str = insert_head!("jobs", concat!(columns!(), ", repo_key, losses"));
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM jobs WHERE (id, attempt) IN (VALUES"), 2, ")");
 static SAVE: Bulk =
-    Bulk::new(INSERT, 26, insert_tail!(concat!(course!(), ", project = excluded.project, pool = excluded.pool")));
+    Bulk::new(INSERT, 27, insert_tail!(concat!(course!(), ", project = excluded.project, pool = excluded.pool")));
 /// Leaves out what is indexed and has not changed: SQLite rewrites an index for every column that is named.
-static SAVE_COURSE: Bulk = Bulk::new(INSERT, 26, insert_tail!(course!()));
+static SAVE_COURSE: Bulk = Bulk::new(INSERT, 27, insert_tail!(course!()));
 
 /// The columns of a row that [`load`] answers with; no other row of a script has so many.
 pub const LOADED: usize = 25;
@@ -62,9 +62,11 @@ pub fn load(script: &mut Script, size: Size, keys: &[JobKey]) {
 /// Writes the rows as they are now; `reassigned` ones are new or have another project or pool than before.
 pub fn save(script: &mut Script, size: Size, jobs: &[&Job], reassigned: bool) {
     script.rows(if reassigned { &SAVE } else { &SAVE_COURSE }, size, jobs, |job, values| {
-        let labels = match serde_json::to_string(&job.labels) {
-            Ok(labels) => labels,
-            Err(error) => return values.fail(sqlx::Error::Encode(Box::new(error))),
+        let losses = job.losses.total();
+        let losses_by = if losses == 0 { Ok(None) } else { serde_json::to_string(&job.losses).map(Some) };
+        let (labels, losses_by) = match (serde_json::to_string(&job.labels), losses_by) {
+            (Ok(labels), Ok(losses_by)) => (labels, losses_by),
+            (Err(error), _) | (_, Err(error)) => return values.fail(sqlx::Error::Encode(Box::new(error))),
         };
         values
             .add(job.key.id)
@@ -83,7 +85,7 @@ pub fn save(script: &mut Script, size: Size, jobs: &[&Job], reassigned: bool) {
             .add(job.pool.as_ref().map(|name| name.as_str()))
             .add(job.runner.as_ref().map(|name| name.as_str()))
             .add(job.reason.as_deref())
-            .add(i64::from(job.losses))
+            .add(losses_by)
             .add(job.interruption.map(Interruption::as_str))
             .add(millis(job.received_at))
             .add(millis(job.queued_at))
@@ -92,7 +94,8 @@ pub fn save(script: &mut Script, size: Size, jobs: &[&Job], reassigned: bool) {
             .add(optional_millis(job.running_at))
             .add(optional_millis(job.completed_at))
             .add(millis(job.updated_at))
-            .add(job.repo.key());
+            .add(job.repo.key())
+            .add(losses);
     });
 }
 
@@ -290,7 +293,10 @@ pub fn read(row: &SqliteRow) -> Result<Job, sqlx::Error> {
         pool: row.parse_optional("pool")?,
         runner: row.take::<Option<String>>()?.map(crate::fleet::runner::RunnerName::new),
         reason: row.take()?,
-        losses: row.number("losses")?,
+        losses: match row.take::<Option<&str>>()? {
+            Some(losses) => serde_json::from_str(losses).map_err(|_| foreign("losses_by"))?,
+            None => Losses::default(),
+        },
         interruption: row.parse_optional("interruption")?,
         received_at: row.time("received_at")?,
         queued_at: row.time("queued_at")?,

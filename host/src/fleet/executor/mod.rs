@@ -133,7 +133,11 @@ impl Executor {
                 let this = self.clone();
                 self.tracker.spawn(async move { this.rerun(&job).await });
             }
-            Intent::Pair { .. } | Intent::Unpair { .. } | Intent::Busy { .. } | Intent::Extend { .. } => {}
+            Intent::Pair { .. }
+            | Intent::Unpair { .. }
+            | Intent::Busy { .. }
+            | Intent::Assign { .. }
+            | Intent::Extend { .. } => {}
         }
     }
 

@@ -3,9 +3,13 @@
 use jiff::Timestamp;
 
 use super::{
-    Assignment, Event, Interruption, Job, JobStatus, assign, assigned_detail, enter, event, paired_event, status_event,
+    Assignment, Event, Interruption, Job, JobStatus, Losses, assign, assigned_detail, enter, event, paired_event,
+    status_event,
 };
-use crate::fleet::runner::RunnerName;
+use crate::{
+    fleet::{retry::Trouble, runner::RunnerName},
+    plugins::ErrorKind,
+};
 
 /// A change that pacer itself makes.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +21,7 @@ pub enum JobChange {
     /// Its partner by display is now this runner, or none.
     Pair { runner: Option<RunnerName> },
     /// The runner made for it was lost before it took a job; the pair is dissolved.
-    RunnerLost { runner: RunnerName, reason: String, interrupted: bool },
+    RunnerLost { runner: RunnerName, reason: String, trouble: Trouble },
     /// Its provider took the machine away while it ran.
     Interrupted { reason: String },
     /// GitHub is being asked to run it again.
@@ -28,7 +32,7 @@ pub enum JobChange {
     RerunRefused { reason: String },
     /// pacer gives up.
     Fail { reason: String },
-    /// A new configuration matched it anew.
+    /// It belongs elsewhere by the configuration in force, and has no runner that could still take it.
     Assign(Assignment),
     /// Its runner vanished while it ran; GitHub will conclude it.
     Note { reason: String },
@@ -57,13 +61,13 @@ pub fn apply_change(job: &mut Job, change: &JobChange, now: Timestamp) -> Option
             job.runner.clone_from(runner);
             vec![paired_event(job, now)]
         }
-        JobChange::RunnerLost { runner, reason, interrupted } => {
+        JobChange::RunnerLost { runner, reason, trouble } => {
             if !job.status.wants_runner() || job.runner.as_ref() != Some(runner) {
                 return None;
             }
             job.runner = None;
-            job.losses = job.losses.saturating_add(1);
-            if *interrupted {
+            job.losses.add(*trouble);
+            if *trouble == Trouble::Backend(ErrorKind::Interrupted) {
                 job.interruption = Some(Interruption::Replaced);
             }
             job.reason = Some(reason.clone());
@@ -159,24 +163,24 @@ fn reassign(job: &mut Job, assignment: &Assignment, now: Timestamp) -> Option<Ve
     let before = job.clone();
     match job.status {
         JobStatus::Unmatched => {}
-        JobStatus::Queued if job.runner.is_none() => {}
+        JobStatus::Queued | JobStatus::Claimed | JobStatus::Starting => job.runner = None,
         // pacer had given up; this is a new start, with its patience renewed.
         JobStatus::Failed => {
             job.runner = None;
-            job.losses = 0;
+            job.losses = Losses::default();
             job.claimed_at = None;
             job.starting_at = None;
         }
-        JobStatus::Queued
-        | JobStatus::Waiting
-        | JobStatus::Claimed
-        | JobStatus::Starting
-        | JobStatus::Running
-        | JobStatus::Completed
-        | JobStatus::Cancelled => return None,
+        JobStatus::Waiting | JobStatus::Running | JobStatus::Completed | JobStatus::Cancelled => return None,
     }
     assign(job, assignment);
-    job.status = if assignment.pool.is_some() { JobStatus::Queued } else { JobStatus::Unmatched };
+    if assignment.pool.is_none() {
+        job.status = JobStatus::Unmatched;
+        job.claimed_at = None;
+        job.starting_at = None;
+    } else if !job.status.wants_runner() {
+        job.status = JobStatus::Queued;
+    }
     if *job == before {
         return None;
     }

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{Assignment, Event, Job, JobKey, JobStatus, assign, enter, paired_event, status_event, unmatched_reason};
+use super::{
+    Assignment, Event, Job, JobKey, JobStatus, Losses, assign, enter, paired_event, status_event, unmatched_reason,
+};
 use crate::{fleet::runner::RunnerName, routing::RepoName, store::IngestResult};
 
 /// What GitHub says of a job, from a webhook, its delivery log or its API.
@@ -109,7 +111,7 @@ fn first_fact(fact: &JobFact, assignment: &Assignment, now: Timestamp) -> Applie
         pool: None,
         runner: None,
         reason: None,
-        losses: 0,
+        losses: Losses::default(),
         interruption: None,
         received_at: now,
         queued_at: fact.created_at.unwrap_or(now),

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::IngestResult;
+use crate::{fleet::retry::Trouble, store::IngestResult};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -108,10 +108,10 @@ fn a_lost_runner_leaves_the_status_and_is_replaced() {
     apply_change(&mut job, &JobChange::Claim { runner: name("pacer-a") }, at(2)).unwrap();
     apply_change(&mut job, &JobChange::Starting, at(3)).unwrap();
     let lost =
-        |runner| JobChange::RunnerLost { runner: name(runner), reason: "no capacity".into(), interrupted: false };
+        |runner| JobChange::RunnerLost { runner: name(runner), reason: "no capacity".into(), trouble: Trouble::Lost };
     assert_eq!(apply_change(&mut job, &lost("pacer-x"), at(4)), None, "not its runner");
     apply_change(&mut job, &lost("pacer-a"), at(4)).unwrap();
-    assert_eq!((job.status, job.runner.clone(), job.losses), (JobStatus::Starting, None, 1));
+    assert_eq!((job.status, job.runner.clone(), job.losses.total()), (JobStatus::Starting, None, 1));
     let events = apply_change(&mut job, &JobChange::Claim { runner: name("pacer-b") }, at(5)).unwrap();
     assert_eq!((events[0].kind, job.status, job.claimed_at), ("job.paired", JobStatus::Starting, Some(at(2))));
     assert_eq!(apply_change(&mut job, &JobChange::Claim { runner: name("pacer-c") }, at(6)), None);
@@ -135,8 +135,28 @@ fn what_pacer_gave_up_on_comes_back_by_a_new_configuration_or_by_github() {
     let running = apply_fact(Some(&job), &fact(Phase::InProgress, Some("other")), &small(), at(3)).job.unwrap();
     assert_eq!((running.status, running.reason), (JobStatus::Running, None));
     let events = apply_change(&mut job, &JobChange::Assign(small()), at(4)).unwrap();
-    assert_eq!((job.status, job.reason, job.losses), (JobStatus::Queued, None, 0));
+    assert_eq!((job.status, job.reason, job.losses.total()), (JobStatus::Queued, None, 0));
     assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), ["job.assigned", "job.queued"]);
+}
+
+#[test]
+fn a_job_that_belongs_elsewhere_moves_there_whatever_became_of_its_runner() {
+    let elsewhere = || Assignment { pool: Some("large".parse().unwrap()), ..small() };
+    for steps in [0, 1, 2] {
+        let mut job = queued();
+        for change in [JobChange::Claim { runner: name("pacer-a") }, JobChange::Starting].iter().take(steps) {
+            apply_change(&mut job, change, at(2)).unwrap();
+        }
+        let status = job.status;
+        let events = apply_change(&mut job, &JobChange::Assign(elsewhere()), at(3)).unwrap();
+        assert_eq!((job.status, job.runner.clone(), job.pool.clone()), (status, None, elsewhere().pool));
+        assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), ["job.assigned"]);
+        let events = apply_change(&mut job, &JobChange::Assign(nowhere()), at(4)).unwrap();
+        assert_eq!((job.status, job.reason.clone(), job.claimed_at), (JobStatus::Unmatched, nowhere().reason, None));
+        assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), ["job.assigned", "job.unmatched"]);
+        apply_change(&mut job, &JobChange::Assign(small()), at(5)).unwrap();
+        assert_eq!((job.status, job.pool), (JobStatus::Queued, small().pool));
+    }
 }
 
 fn any_phase() -> impl Strategy<Value = Phase> {
@@ -149,7 +169,7 @@ fn any_change() -> impl Strategy<Value = JobChange> {
         runner().prop_map(|runner| JobChange::Claim { runner }),
         Just(JobChange::Starting),
         proptest::option::of(runner()).prop_map(|runner| JobChange::Pair { runner }),
-        runner().prop_map(|runner| JobChange::RunnerLost { runner, reason: "lost".into(), interrupted: false }),
+        runner().prop_map(|runner| JobChange::RunnerLost { runner, reason: "lost".into(), trouble: Trouble::Lost }),
         Just(JobChange::Fail { reason: "gave up".into() }),
         any::<bool>().prop_map(|fits| JobChange::Assign(if fits { small() } else { nowhere() })),
         Just(JobChange::Note { reason: "note".into() }),

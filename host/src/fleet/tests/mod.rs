@@ -3,27 +3,27 @@
 //! The same functions decide here as in production: transitions, planning, what an intent writes, retry. Played by
 //! the simulation are the executor's steps, GitHub, which hands a job to any online runner that fits, and the engine.
 
+mod acts;
 mod plan;
+mod rematch;
 mod simulation;
+mod supply;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 
 use super::{
-    job::{self, Assignment, Job, JobFact, JobKey, Phase},
+    intent,
+    job::{self, Assignment, Job, JobFact, JobKey, JobStatus, Phase},
     plan::{Names, PlanLimits, plan as pass},
     runner::{self, Runner, RunnerName},
     world::World,
 };
 use crate::{
-    config::{
-        Auth, Config, Database, GitHub, LogFormat, PluginLimits, Plugins, Pool, Project, Retention, RunnerGroup, Scope,
-        Server, Telemetry, Timeouts,
-    },
+    config::{Config, Pool, Project, RunnerGroup, Scope, Timeouts, fixture},
     routing::{PoolName, ProjectName},
-    store::{Changed, Op, Pause, Proof},
+    store::{Active, AuditEntry, Changed, Op, Pause, Proof},
 };
 
 /// A repository-scoped project `app` on `octocat/app` and an organisation-scoped one, `org`, of `acme`.
@@ -45,7 +45,7 @@ pub(super) fn config(edit: impl FnOnce(&mut Pool, &mut Project)) -> Arc<Config> 
         max_runners_per_repo: Some(3),
         pools: vec![Arc::new(pool("shared"))],
     };
-    Arc::new(around(vec![Arc::new(app), Arc::new(org)]))
+    Arc::new(fixture(vec![Arc::new(app), Arc::new(org)]))
 }
 
 fn pool(name: &str) -> Pool {
@@ -72,52 +72,6 @@ fn pool(name: &str) -> Pool {
     }
 }
 
-fn around(projects: Vec<Arc<Project>>) -> Config {
-    let day = Duration::from_secs(86_400);
-    Config {
-        outline: crate::config::Outline::default(),
-        path: "config.yaml".into(),
-        warnings: vec![],
-        server: Server {
-            addr: "127.0.0.1:0".parse().unwrap(),
-            public_url: "http://localhost".to_owned(),
-            owner: "app-1".to_owned(),
-            shutdown_grace: Duration::from_secs(1),
-            trusted_proxies: Vec::new(),
-        },
-        github: GitHub {
-            app_id: 1,
-            private_key: SecretString::default(),
-            webhook_secrets: vec![],
-            api_url: "http://localhost".to_owned(),
-            ca: None,
-            recovery_interval: day,
-            runner_poll: day,
-        },
-        database: Database { url: "sqlite::memory:".to_owned() },
-        plugins: Plugins {
-            dir: "plugins".into(),
-            cache_dir: "cache".into(),
-            limits: PluginLimits {
-                file_size: 0,
-                memory: 0,
-                cpu: day,
-                response_size: 0,
-                request_size: 0,
-                requests: 0,
-                log_size: 0,
-                concurrency: 0,
-                total_memory: 0,
-            },
-        },
-        backends: BTreeMap::new(),
-        projects,
-        auth: Auth::Disabled,
-        retention: Retention { jobs: day, deliveries: day, audit: day },
-        telemetry: Telemetry { log: String::new(), format: LogFormat::Text },
-    }
-}
-
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
@@ -127,6 +81,8 @@ pub(super) struct Sim {
     pub world: World,
     pub jobs: BTreeMap<JobKey, Job>,
     pub runners: BTreeMap<RunnerName, Runner>,
+    pub pauses: BTreeMap<(ProjectName, PoolName), Pause>,
+    pub audit: Vec<AuditEntry>,
     pub now: Timestamp,
     pub names: Counting,
 }
@@ -147,9 +103,33 @@ impl Sim {
             world: World::new(config),
             jobs: BTreeMap::new(),
             runners: BTreeMap::new(),
+            pauses: BTreeMap::new(),
+            audit: Vec::new(),
             now: at(0),
             names: Counting::default(),
         }
+    }
+
+    /// The process starts anew with this configuration: all that is left is what was stored.
+    pub fn restart(&mut self, config: Arc<Config>) {
+        let rows = self.jobs.values().cloned().map(Arc::new);
+        let active = Active {
+            jobs: rows.filter(|job| !job.status.is_final()).collect(),
+            interrupted: Vec::new(),
+            runners: self.live().cloned().map(Arc::new).collect(),
+            pauses: self
+                .pauses
+                .iter()
+                .map(|((project, pool), pause)| (project.clone(), pool.clone(), pause.clone()))
+                .collect(),
+        };
+        self.world = World::new(config);
+        super::fill(&mut self.world, active);
+        let given_up = |job: &&Job| matches!(job.status, JobStatus::Unmatched | JobStatus::Failed);
+        let given_up: Vec<Job> = self.jobs.values().filter(given_up).cloned().collect();
+        let intents = super::rematched(&self.world, &given_up);
+        let ops = intents.iter().flat_map(|intent| intent::ops(&self.world, intent, self.now)).collect();
+        self.commit(ops);
     }
 
     /// What the store does with ops. Returns which applied.
@@ -183,8 +163,18 @@ impl Sim {
                 let applied = runner::apply_change(&mut runner, &change, self.now).is_some();
                 applied.then(|| self.keep_runner(runner)).into_iter().collect()
             }
-            Op::Pause { project, pool, pause } => vec![Changed::Pause { project, pool, pause }],
-            Op::Audit(_) => vec![],
+            Op::Pause { project, pool, pause } => {
+                let key = (project.clone(), pool.clone());
+                match &pause {
+                    Some(pause) => self.pauses.insert(key, pause.clone()),
+                    None => self.pauses.remove(&key),
+                };
+                vec![Changed::Pause { project, pool, pause }]
+            }
+            Op::Audit(entry) => {
+                self.audit.push(entry);
+                vec![]
+            }
         }
     }
 
@@ -209,7 +199,7 @@ impl Sim {
             workflow: None,
             branch: None,
             html_url: None,
-            labels: vec!["self-hosted".to_owned()],
+            labels: vec!["self-hosted".to_owned(), place.1.to_owned()],
             phase,
             runner: runner.map(ToString::to_string),
             created_at: Some(at(id)),

@@ -1,73 +1,11 @@
 //! The planner's rules, one by one.
 
-use super::{super::Intent, *};
-use crate::fleet::{
-    intent,
-    job::JobStatus,
-    retry::Trouble,
-    runner::{RunnerChange, RunnerState},
+use super::{
+    super::Intent,
+    acts::{SMALL, plain, started},
+    *,
 };
-
-const SMALL: (&str, &str) = ("app", "small");
-
-fn plain() -> Sim {
-    Sim::new(config(|_, _| {}))
-}
-
-fn started(intents: &[Intent]) -> Vec<RunnerName> {
-    intents
-        .iter()
-        .filter_map(|intent| match intent {
-            Intent::Start { runner, .. } => Some(runner.name.clone()),
-            Intent::Pair { .. }
-            | Intent::Unpair { .. }
-            | Intent::Busy { .. }
-            | Intent::Retire { .. }
-            | Intent::Stop { .. }
-            | Intent::Extend { .. }
-            | Intent::Rerun { .. }
-            | Intent::Resume { .. } => None,
-        })
-        .collect()
-}
-
-impl Sim {
-    fn queue(&mut self, id: i64) {
-        self.deliver(id, "octocat/app", SMALL, Phase::Queued, None);
-    }
-
-    fn change(&mut self, name: &RunnerName, change: RunnerChange) {
-        self.commit(vec![Op::Runner { name: name.clone(), change }]);
-    }
-
-    fn created(&mut self, name: &RunnerName) {
-        let deadline = self.now + Duration::from_secs(300);
-        self.change(name, RunnerChange::Creating { github_runner_id: Some(1), deadline });
-        self.change(name, RunnerChange::Created { handle: name.to_string(), digest: "d".to_owned(), deadline });
-        let job = self.world.wanted_by(name).map(|job| job.key);
-        let mut ops: Vec<Op> = job.map(|key| Op::Job { key, change: job::JobChange::Starting }).into_iter().collect();
-        let runner = &self.runners[name];
-        ops.extend(intent::let_go(&self.world, runner, Proof::Machine));
-        self.commit(ops);
-    }
-
-    /// Its machine ends before it has a job.
-    fn dies(&mut self, name: &RunnerName) {
-        let (runner, why) = (&self.runners[name], "its machine stopped");
-        let mut ops = intent::stop_failed(&self.world, runner, why, Trouble::Lost, self.now);
-        ops.extend(intent::hold_back(&self.world, runner, why, Trouble::Lost, None, 0.5, self.now));
-        self.commit(ops);
-        self.change(name, RunnerChange::Gone);
-    }
-
-    fn online(&mut self, name: &RunnerName) {
-        self.created(name);
-        let deadline = self.now + Duration::from_secs(600);
-        let mut ops = vec![Op::Runner { name: name.clone(), change: RunnerChange::Idle { deadline } }];
-        ops.extend(intent::let_go(&self.world, &self.runners[name], Proof::Runner));
-        self.commit(ops);
-    }
-}
+use crate::fleet::runner::{RunnerChange, RunnerState};
 
 #[test]
 fn a_queued_job_gets_a_runner_and_a_second_pass_starts_no_other() {
@@ -282,6 +220,7 @@ fn every_state_has_an_end() {
             | Intent::Pair { .. }
             | Intent::Unpair { .. }
             | Intent::Busy { .. }
+            | Intent::Assign { .. }
             | Intent::Rerun { .. }
             | Intent::Extend { .. } => false,
         });
@@ -348,27 +287,11 @@ fn a_lost_runner_is_replaced_and_its_job_says_why() {
     let first = started(&sim.plan()).remove(0);
     sim.dies(&first);
     sim.now = at(1);
-    assert_eq!(sim.job(1).losses, 1);
+    assert_eq!(sim.job(1).losses.total(), 1);
     assert!(sim.job(1).reason.as_deref().unwrap().contains("its machine stopped"));
     let second = started(&sim.plan()).remove(0);
     assert_eq!(sim.job(1).runner.as_ref(), Some(&second));
     assert_eq!(sim.job(1).status, JobStatus::Claimed, "a state never goes back");
-}
-
-#[test]
-fn warm_runners_are_kept_for_every_repository_and_counted_in_the_cap() {
-    let mut sim = Sim::new(config(|pool, _| {
-        pool.warm = crate::config::Warm::always(1);
-        pool.max_runners = 3;
-    }));
-    assert_eq!(started(&sim.plan()).len(), 2, "one for each repository");
-    assert_eq!(sim.plan(), []);
-    sim.queue(1);
-    let intents = sim.plan();
-    assert!(intents.iter().any(|intent| matches!(intent, Intent::Pair { .. })));
-    assert_eq!(started(&intents).len(), 1, "the warm one that was taken is made up for, up to the cap");
-    sim.now = at(100_000);
-    assert!(started(&sim.plan()).is_empty());
 }
 
 #[test]

@@ -153,6 +153,7 @@ impl Play {
                 Intent::Pair { .. }
                 | Intent::Unpair { .. }
                 | Intent::Busy { .. }
+                | Intent::Assign { .. }
                 | Intent::Rerun { .. }
                 | Intent::Extend { .. } => {}
             }
