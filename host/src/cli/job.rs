@@ -92,14 +92,14 @@ async fn look_up(
     let job = find(store, config, reference).await?;
     let (runners, served) = match &job.project {
         Some(project) => {
-            let runners = live_runners(store, project).await?;
+            let runners = live_runners(store).await?;
             let served = served(store, project, &job.repo, &runners).await?;
             (runners, served)
         }
         None => (Vec::new(), 0),
     };
     let pauses = store.pauses().await?;
-    Ok(explain::explain(&job, config, Counts::of(&job, &runners, served), &pauses, now))
+    Ok(explain::explain(&job, config, Counts::of(&job, config, &runners, served), &pauses, now))
 }
 
 async fn find(store: &Store, config: &Config, reference: JobReference) -> anyhow::Result<Job> {
@@ -121,13 +121,12 @@ async fn find(store: &Store, config: &Config, reference: JobReference) -> anyhow
     )
 }
 
-/// Everything of the project that is not over, page by page. What changes between two pages may be missed or counted
+/// Every runner that is not over, page by page. What changes between two pages may be missed or counted
 /// as it was, which is as good as having asked a moment earlier.
-async fn live_runners(store: &Store, project: &ProjectName) -> anyhow::Result<Vec<Runner>> {
+async fn live_runners(store: &Store) -> anyhow::Result<Vec<Runner>> {
     let filter = RunnerFilter {
         state: RunnerState::ALL.into_iter().filter(|state| !state.is_final()).collect(),
-        project: Some(project.clone()),
-        repo: None,
+        ..RunnerFilter::default()
     };
     let (mut runners, mut cursor) = (Vec::new(), None);
     loop {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{
     job::{Job, JobStatus},
-    runner::{Runner, Target},
+    plan::PlanLimits,
+    runner::{Runner, RunnerState, Target},
 };
 use crate::{
     config::{Config, Pool, Project, Scope},
@@ -24,16 +25,25 @@ pub struct Counts {
     pub repo: u32,
     /// Jobs of its repository that have a runner: what counts where runners are an organisation's.
     pub served: u32,
+    /// Of its pool's backend, without a machine yet.
+    pub starting: u32,
+    /// It has one that could still take it.
+    pub has_runner: bool,
 }
 
 impl Counts {
-    /// Counts those among `runners` that hold a place: everything that is not over.
-    pub fn of<'a>(job: &Job, runners: impl IntoIterator<Item = &'a Runner>, served: u32) -> Self {
+    /// Counts those among `runners`, of all projects, that hold a place: everything that is not over.
+    pub fn of<'a>(job: &Job, config: &Config, runners: impl IntoIterator<Item = &'a Runner>, served: u32) -> Self {
+        let place = job.project.as_ref().zip(job.pool.as_ref());
+        let backend = place.and_then(|(project, pool)| config.pool(project, pool)).map(|(_, pool)| &pool.backend);
         let mut counts = Self { served, ..Self::default() };
         for runner in runners {
+            let is_starting = runner.state.rank() < RunnerState::Booting.rank();
+            counts.starting += u32::from(is_starting && backend == Some(&runner.backend));
             if runner.state.is_final() || job.project.as_ref() != Some(&runner.project) {
                 continue;
             }
+            counts.has_runner |= runner.state.is_supply() && job.runner.as_ref() == Some(&runner.name);
             counts.project += 1;
             counts.pool += u32::from(job.pool.as_ref() == Some(&runner.pool));
             counts.repo += u32::from(runner.target == Target::Repo(job.repo.clone()));
@@ -86,6 +96,9 @@ pub fn explain(
         routing: decision.tree().cloned(),
     };
     headline(&mut explanation, job, pool.map(|(project, pool)| (&**project, &**pool)), counts, pause);
+    if let Some(reason) = job.reason.as_ref().filter(|reason| !explanation.headline.contains(reason.as_str())) {
+        explanation.facts.push(reason.clone());
+    }
     facts(&mut explanation, job, &decision, pool.is_some());
     explanation
 }
@@ -127,6 +140,10 @@ fn headline(
             format!("no pool fits the labels of the job{reason}")
         }
         JobStatus::Queued => queued(unblock, place, counts, pause, &reason, job),
+        // The one it had is lost: it waits as at the beginning.
+        JobStatus::Claimed | JobStatus::Starting if !counts.has_runner => {
+            queued(unblock, place, counts, pause, &reason, job)
+        }
         JobStatus::Claimed => format!("{runner}{on} is being created for the job{reason}"),
         JobStatus::Starting => format!("{runner}{on} boots and has not taken the job yet{reason}"),
         JobStatus::Failed => {
@@ -165,6 +182,15 @@ fn queued(
         held.push(format!(
             "pool `{}` is held back until {} after {} failures in a row: {}",
             pool.name, pause.until, pause.failures, pause.reason
+        ));
+    }
+    let most = PlanLimits::default().starting_per_backend;
+    if counts.starting >= most {
+        let backend = &pool.backend;
+        unblock.push(format!("wait until backend `{backend}` has made some of its machines"));
+        held.push(format!(
+            "backend `{backend}` makes {} machines, and at most {most} are asked for at once",
+            counts.starting
         ));
     }
     let of_repo = match &project.scope {
@@ -262,6 +288,7 @@ mod tests {
 
     use super::*;
     use crate::config::{RunnerGroup, Timeouts, fixture};
+    use crate::fleet::{retry::Trouble, runner::RunnerName};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -334,7 +361,7 @@ mod tests {
         let pause =
             Pause { until: at(500), reason: "the engine is down".to_owned(), failures: 3, proof: Proof::Machine };
         let pauses = [("app".parse().unwrap(), "small".parse().unwrap(), pause)];
-        let counts = Counts { pool: 2, project: 2, repo: 2, served: 0 };
+        let counts = Counts { pool: 2, project: 2, repo: 2, ..Counts::default() };
         let explanation = explain(&job(JobStatus::Queued), &config(), counts, &pauses, at(130));
         assert_eq!(
             explanation.headline,
@@ -352,7 +379,7 @@ mod tests {
         let project = Arc::get_mut(&mut config.projects[0]).unwrap();
         project.scope = Scope::Org { login: "acme".to_owned(), runner_group: RunnerGroup::Default };
         project.max_runners_per_repo = Some(1);
-        let counts = Counts { pool: 1, project: 1, repo: 0, served: 1 };
+        let counts = Counts { pool: 1, project: 1, served: 1, ..Counts::default() };
         let explanation = explain(&job(JobStatus::Queued), &config, counts, &[], at(130));
         assert_eq!(explanation.headline, "repository `acme/app` has 1 of at most 1 runners");
         assert!(explanation.unblock[0].contains("max_runners_per_repo"), "{:?}", explanation.unblock);
@@ -365,6 +392,87 @@ mod tests {
             assert!(!explanation.headline.is_empty());
             assert!(render(&explanation).starts_with(&format!("job 7-1: {status}\n  ")));
             assert!(serde_json::to_string(&explanation).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_job_that_lost_its_runner_waits_for_what_a_queued_one_waits_for() {
+        use crate::store::Proof;
+        let pause = Pause { until: at(500), reason: "no capacity".to_owned(), failures: 3, proof: Proof::Machine };
+        let pauses = [("app".parse().unwrap(), "small".parse().unwrap(), pause)];
+        for status in [JobStatus::Queued, JobStatus::Claimed, JobStatus::Starting] {
+            let mut job = job(status);
+            job.reason = Some("runner `pacer-a` was lost: no capacity here".to_owned());
+            job.losses.add(Trouble::Lost);
+            let explanation = explain(&job, &config(), Counts { pool: 2, ..Counts::default() }, &pauses, at(130));
+            assert_eq!(
+                explanation.headline,
+                "pool `small` is held back until 1970-01-01T00:08:20Z after 3 failures in a row: no capacity; \
+                 pool `small` has 2 of at most 2 runners"
+            );
+            assert_eq!(explanation.unblock.len(), 2);
+            assert_eq!(explanation.facts[0], "runner `pacer-a` was lost: no capacity here");
+            assert!(explanation.facts.contains(&"1 runner was lost before one took the job: 1 × lost".to_owned()));
+        }
+        let mut job = job(JobStatus::Claimed);
+        job.runner = Some(RunnerName::new("pacer-a"));
+        let counts = Counts { has_runner: true, ..Counts::default() };
+        let explanation = explain(&job, &config(), counts, &pauses, at(130));
+        assert_eq!(explanation.headline, "runner `pacer-a` of pool `small` is being created for the job");
+    }
+
+    #[test]
+    fn what_a_backend_is_asked_for_at_once_is_named() {
+        let counts = Counts { starting: 64, ..Counts::default() };
+        let explanation = explain(&job(JobStatus::Queued), &config(), counts, &[], at(130));
+        assert_eq!(explanation.headline, "backend `engine` makes 64 machines, and at most 64 are asked for at once");
+        assert_eq!(explanation.unblock.len(), 1);
+    }
+
+    #[test]
+    fn runners_of_all_projects_count_for_their_backend() {
+        let runner = |name: &str, project: &str, state| Runner {
+            name: RunnerName::new(name),
+            state,
+            project: project.parse().unwrap(),
+            ..runner()
+        };
+        let mut job = job(JobStatus::Claimed);
+        job.runner = Some(RunnerName::new("pacer-a"));
+        let runners = [
+            runner("pacer-a", "app", RunnerState::Creating),
+            runner("pacer-b", "other", RunnerState::Planned),
+            runner("pacer-c", "app", RunnerState::Stopping),
+            runner("pacer-d", "app", RunnerState::Gone),
+        ];
+        let counts = Counts::of(&job, &config(), &runners, 0);
+        assert_eq!(counts, Counts { pool: 2, project: 2, repo: 2, served: 0, starting: 2, has_runner: true });
+        assert!(!Counts::of(&job, &config(), &runners[1..], 0).has_runner);
+    }
+
+    fn runner() -> Runner {
+        Runner {
+            name: RunnerName::new("pacer-a"),
+            state: RunnerState::Planned,
+            project: "app".parse().unwrap(),
+            pool: "small".parse().unwrap(),
+            backend: "engine".parse().unwrap(),
+            digest: None,
+            target: Target::Repo("acme/app".parse().unwrap()),
+            installation_id: None,
+            github_runner_id: None,
+            exchanged_at: None,
+            phase: None,
+            rate: None,
+            cost_micros: None,
+            handle: None,
+            job: None,
+            created_at: at(0),
+            state_at: at(0),
+            deadline: at(60),
+            registered_at: None,
+            busy_at: None,
+            error: None,
         }
     }
 

@@ -82,7 +82,7 @@ impl Fleet {
     pub fn counts(&self, job: &job::Job) -> explain::Counts {
         let world = self.executor.world();
         let served = job.project.clone().map_or(0, |project| world.served_of(&(project, job.repo.clone())));
-        explain::Counts::of(job, world.runners().map(AsRef::as_ref), served)
+        explain::Counts::of(job, world.config(), world.runners().map(AsRef::as_ref), served)
     }
 
     /// Brings the gauges of jobs and runners up to date.
