@@ -11,6 +11,7 @@ mod batch;
 mod bulk;
 mod history;
 mod jobs;
+mod lock;
 mod look;
 mod model;
 mod prune;
@@ -38,6 +39,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use self::{
+    lock::Lock,
     sqlite::Location,
     writer::{Reply, Request, Writer},
 };
@@ -79,13 +81,14 @@ pub struct Store {
 
 impl Store {
     /// Opens `sqlite:` and a path for writing: makes the file (mode 0600) and brings its schema up to date. What another
-    /// program keeps there is left alone.
+    /// program keeps there is left alone, and so is what another pacer writes.
     pub async fn open(url: &str, clock: SharedClock) -> Result<Self, StoreError> {
         let location = Location::parse(url)?;
         if Self::look(url).await? == DatabaseState::Foreign {
             return Err(location.open_error(FOREIGN));
         }
         location.create().await?;
+        let lock = Lock::take(&location).await?;
         let connected = location.writer().await;
         let mut connection = connected.map_err(|error| location.open_error(sqlite::explain(&location.path, &error)))?;
         location.migrate(&mut connection).await?;
@@ -100,6 +103,7 @@ impl Store {
             requests: receiver,
             changes: changes.clone(),
             commits: commits.clone(),
+            lock,
         };
         let tasks = TaskTracker::new();
         tasks.spawn(writer.run());

@@ -552,6 +552,22 @@ async fn pruning_takes_what_is_over_and_old_with_its_history() {
 }
 
 #[tokio::test]
+async fn a_second_writer_is_refused_until_the_first_is_gone_and_readers_are_not() {
+    let fixture = Fixture::new().await;
+    fixture.ingest("g1", 1, Phase::Queued).await;
+    let refused = open(&fixture.directory).await.unwrap_err().to_string();
+    assert!(refused.contains("pacer.db.lock") && refused.contains("another `pacer serve`"), "{refused}");
+    let reader = Store::open_read_only(&url(&fixture.directory)).await.unwrap();
+    assert!(reader.job(key(1)).await.unwrap().is_some());
+    assert_eq!(Store::look(&url(&fixture.directory)).await.unwrap(), DatabaseState::Current);
+    reader.close().await;
+    // The file of one that was killed is still there, and holds nobody up.
+    let fixture = fixture.reopen().await;
+    assert!(fixture.directory.path().join("pacer.db.lock").exists());
+    assert_eq!(fixture.ingest("g1", 1, Phase::Queued).await, IngestResult::Duplicate);
+}
+
+#[tokio::test]
 async fn a_closed_store_says_so() {
     let fixture = Fixture::new().await;
     fixture.store.close().await;

@@ -18,7 +18,9 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    Active, Changed, Op, OpOutcome, StoreError, batch, history, jobs, prune, runners,
+    Active, Changed, Op, OpOutcome, StoreError, batch, history, jobs,
+    lock::Lock,
+    prune, runners,
     sqlite::{self, Location},
 };
 use crate::{clock::SharedClock, fleet::rerun};
@@ -63,6 +65,9 @@ pub struct Writer {
     pub requests: mpsc::Receiver<Request>,
     pub changes: broadcast::Sender<Arc<[Changed]>>,
     pub commits: Arc<AtomicU64>,
+    /// Until the connection is closed.
+    #[expect(dead_code, reason = "held for as long as it lives")]
+    pub lock: Lock,
 }
 
 /// A call that waits for its commit.
