@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::{
     intent,
-    job::{self, Assignment, Job, JobFact, JobKey, JobStatus, Phase},
+    job::{self, Assignment, Job, JobChange, JobFact, JobKey, JobStatus, Phase},
     plan::{Names, PlanLimits, plan as pass},
     runner::{self, Runner, RunnerName},
     world::World,
@@ -83,6 +83,9 @@ pub(super) struct Sim {
     pub runners: BTreeMap<RunnerName, Runner>,
     pub pauses: BTreeMap<(ProjectName, PoolName), Pause>,
     pub audit: Vec<AuditEntry>,
+    /// How often a job was left without the runner it had.
+    pub unpaired: BTreeMap<JobKey, u32>,
+    pub limits: PlanLimits,
     pub now: Timestamp,
     pub names: Counting,
 }
@@ -105,6 +108,8 @@ impl Sim {
             runners: BTreeMap::new(),
             pauses: BTreeMap::new(),
             audit: Vec::new(),
+            unpaired: BTreeMap::new(),
+            limits: PlanLimits::default(),
             now: at(0),
             names: Counting::default(),
         }
@@ -155,6 +160,9 @@ impl Sim {
             Op::Job { key, change } => {
                 let Some(mut job) = self.jobs.get(&key).cloned() else { return vec![] };
                 let applied = job::apply_change(&mut job, &change, self.now).is_some();
+                if applied && matches!(change, JobChange::RunnerLost { .. } | JobChange::Pair { runner: None }) {
+                    *self.unpaired.entry(key).or_default() += 1;
+                }
                 applied.then(|| self.keep_job(job)).into_iter().collect()
             }
             Op::NewRunner(runner) => vec![self.keep_runner(*runner)],
@@ -222,7 +230,7 @@ impl Sim {
 
     /// As [`Sim::plan`], with when to look again.
     pub fn whole_plan(&mut self) -> super::Plan {
-        let plan = pass(&mut self.world, PlanLimits::default(), &mut self.names, self.now);
+        let plan = pass(&mut self.world, self.limits, &mut self.names, self.now);
         for intent in &plan.intents {
             let ops = super::intent::ops(&self.world, intent, self.now);
             self.commit(ops);
