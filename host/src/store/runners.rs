@@ -29,6 +29,13 @@ macro_rules! active {
     };
 }
 
+/// As the partial index has it, word for word.
+macro_rules! failed {
+    () => {
+        "state = 'failed'"
+    };
+}
+
 static LOAD: Bulk = Bulk::new(concat!("SELECT ", columns!(), " FROM runners WHERE name IN (VALUES"), 1, ")");
 static SAVE: Bulk = Bulk::new(
     insert_head!("runners", concat!(columns!(), ", repo_key")),
@@ -105,11 +112,33 @@ pub async fn active(connection: &mut SqliteConnection) -> Result<Vec<Runner>, sq
     sqlx::query(TEXT).fetch_all(connection).await?.iter().map(read).collect()
 }
 
+/// How many there are in each state. Only the active ones and the failed are looked at one by one.
 pub async fn counts(connection: &mut SqliteConnection) -> Result<Vec<(RunnerState, u64)>, sqlx::Error> {
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT state, COUNT(*) FROM runners GROUP BY state").fetch_all(connection).await?;
-    let of = |name: &str| rows.iter().find(|(state, _)| state == name).map_or(0, |(_, count)| count.unsigned_abs());
-    Ok(RunnerState::ALL.into_iter().map(|state| (state, of(state.as_str()))).collect())
+    const TEXT: &str = concat!(
+        "SELECT state, COUNT(*) FROM runners WHERE ",
+        active!(),
+        " GROUP BY state \
+         UNION ALL SELECT 'failed', COUNT(*) FROM runners WHERE ",
+        failed!(),
+        " UNION ALL SELECT 'all', COUNT(*) FROM runners"
+    );
+    let rows: Vec<(String, i64)> = sqlx::query_as(TEXT).fetch_all(connection).await?;
+    let of = |name: &str| rows.iter().find(|(state, _)| state == name).map_or(0, |(_, count)| *count);
+    let others: i64 = rows.iter().filter(|(state, _)| state != "all").map(|(_, count)| count).sum();
+    Ok(RunnerState::ALL
+        .into_iter()
+        .map(|state| match state {
+            RunnerState::Gone => (state, (of("all") - others).max(0).unsigned_abs()),
+            RunnerState::Planned
+            | RunnerState::Registering
+            | RunnerState::Creating
+            | RunnerState::Booting
+            | RunnerState::Idle
+            | RunnerState::Busy
+            | RunnerState::Stopping
+            | RunnerState::Failed => (state, of(state.as_str()).unsigned_abs()),
+        })
+        .collect())
 }
 
 /// A page of the listing, newest first.
@@ -119,10 +148,26 @@ pub async fn list(
     cursor: Option<&str>,
     limit: u32,
 ) -> Result<Page<Runner>, ListError> {
-    let mut query = QueryBuilder::<Sqlite>::new(concat!("SELECT ", columns!(), " FROM runners WHERE 1 = 1"));
+    let is_active = !filter.state.is_empty() && filter.state.iter().all(|state| !state.is_final());
+    // The few rows that are active come first, or else the planner may walk all of a project to find them.
+    let mut query = QueryBuilder::<Sqlite>::new(if is_active && filter.project.is_some() {
+        concat!(
+            "WITH few AS MATERIALIZED (SELECT ",
+            columns!(),
+            ", repo_key FROM runners WHERE ",
+            active!(),
+            ") SELECT ",
+            columns!(),
+            " FROM few AS runners WHERE 1 = 1"
+        )
+    } else {
+        concat!("SELECT ", columns!(), " FROM runners WHERE 1 = 1")
+    });
     if !filter.state.is_empty() {
-        if filter.state.iter().all(|state| !state.is_final()) {
+        if is_active {
             query.push(concat!(" AND ", active!()));
+        } else if filter.state == [RunnerState::Failed] {
+            query.push(concat!(" AND ", failed!()));
         }
         let mut list = query.push(" AND state IN (").separated(", ");
         for state in &filter.state {

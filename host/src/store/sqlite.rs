@@ -178,3 +178,36 @@ pub fn explain(path: &Path, error: &sqlx::Error) -> String {
         Some(_) | None => format!("`{path}`: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{clock::SystemClock, fleet::runner::RunnerState, store::Store};
+
+    #[tokio::test]
+    async fn a_database_of_any_older_schema_is_brought_up_to_date_with_what_is_in_it() {
+        for version in 1..known_version() {
+            let directory = tempfile::tempdir().unwrap();
+            let location = Location::parse(&format!("sqlite:{}/pacer.db", directory.path().display())).unwrap();
+            location.create().await.unwrap();
+            let mut connection = location.writer().await.unwrap();
+            let older: Vec<_> = MIGRATIONS.iter().filter(|known| known.version <= version).cloned().collect();
+            Migrator { migrations: older.into(), ..Migrator::DEFAULT }.run(&mut connection).await.unwrap();
+            sqlx::query(
+                "INSERT INTO runners (name, state, project, pool, backend, target, created_at, state_at, deadline) \
+                 VALUES ('pacer-a', 'failed', 'my-app', 'small', 'engine', 'octocat/hello-world', 1, 1, 1)",
+            )
+            .execute(&mut connection)
+            .await
+            .unwrap();
+            connection.close().await.unwrap();
+
+            let store = Store::open(&location.url, Arc::new(SystemClock)).await.unwrap();
+            let counts = store.runner_counts().await.unwrap();
+            assert!(counts.contains(&(RunnerState::Failed, 1)), "from version {version}: {counts:?}");
+            store.close().await;
+        }
+    }
+}

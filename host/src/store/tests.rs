@@ -576,6 +576,32 @@ async fn a_closed_store_says_so() {
 }
 
 #[tokio::test]
+async fn runners_are_counted_and_filtered_by_state_and_project() {
+    let fixture = Fixture::new().await;
+    let states = [RunnerState::Idle, RunnerState::Idle, RunnerState::Failed, RunnerState::Gone, RunnerState::Gone];
+    let mut ops = Vec::new();
+    for (index, state) in states.into_iter().enumerate() {
+        for project in ["my-app", "other"] {
+            let name = format!("pacer-{project}-{index}");
+            ops.push(Op::NewRunner(Box::new(Runner { state, project: project.parse().unwrap(), ..runner(&name) })));
+        }
+    }
+    fixture.store.write(ops).await.unwrap();
+    let counts = fixture.store.runner_counts().await.unwrap();
+    let counts: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(counts, [(RunnerState::Idle, 4), (RunnerState::Gone, 4), (RunnerState::Failed, 2)]);
+    for (state, expected) in [(RunnerState::Idle, 2), (RunnerState::Failed, 1), (RunnerState::Gone, 2)] {
+        let filter = RunnerFilter { state: vec![state], project: Some("other".parse().unwrap()), repo: None };
+        let page = fixture.store.runners(&filter, None, 10).await.unwrap();
+        assert_eq!(page.items.len(), expected, "{state}");
+        assert!(page.items.iter().all(|runner| runner.state == state && runner.project.as_str() == "other"));
+        let repo = Some("octocat/hello-world".parse().unwrap());
+        let page = fixture.store.runners(&RunnerFilter { repo, ..filter }, None, 10).await.unwrap();
+        assert_eq!(page.items.len(), expected, "{state}, of the repository too");
+    }
+}
+
+#[tokio::test]
 async fn the_statements_of_the_fleet_and_the_pages_use_their_indexes() {
     let fixture = Fixture::new().await;
     let mut other = fixture.other_connection().await;
@@ -600,6 +626,15 @@ async fn the_statements_of_the_fleet_and_the_pages_use_their_indexes() {
         (
             "SELECT * FROM runners WHERE state IN ('planned', 'registering', 'creating', 'booting', 'idle', 'busy', 'stopping') ORDER BY created_at, name",
             "runners_active",
+        ),
+        (
+            "SELECT * FROM runners WHERE 1 = 1 AND state = 'failed' AND state IN (?) ORDER BY created_at DESC, name DESC",
+            "runners_failed",
+        ),
+        ("SELECT 'failed', COUNT(*) FROM runners WHERE state = 'failed'", "runners_failed"),
+        (
+            "SELECT * FROM runners WHERE 1 = 1 AND state IN (?) AND project = ? ORDER BY created_at DESC, name DESC",
+            "runners_by_project",
         ),
         (
             "SELECT * FROM jobs WHERE interruption IS NOT NULL AND status = 'completed' AND updated_at > ? ORDER BY updated_at",
