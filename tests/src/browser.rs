@@ -148,10 +148,15 @@ impl Browser {
         self.call("Input.insertText", json!({ "text": text })).await.map(drop)
     }
 
-    /// Shows pages as a phone would.
-    pub async fn be_a_phone(&mut self) -> anyhow::Result<()> {
-        let phone = json!({ "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true });
+    /// Shows pages as a phone of this width would.
+    pub async fn be_a_phone(&mut self, width: u32) -> anyhow::Result<()> {
+        let phone = json!({ "width": width, "height": 844, "deviceScaleFactor": 2, "mobile": true });
         self.call("Emulation.setDeviceMetricsOverride", phone).await.map(drop)
+    }
+
+    /// Runs a script in every document from now on, before the page's own.
+    pub async fn run_first(&mut self, script: &str) -> anyhow::Result<()> {
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await.map(drop)
     }
 
     /// `light` or `dark`.

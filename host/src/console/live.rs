@@ -1,6 +1,6 @@
 //! `/api/v1/events`: what changes, as server-sent events.
 //!
-//! A client that cannot keep up is told so (`lagged`) and loads the listing anew; nothing is kept for it. A stream
+//! An event says what changed, not how: whoever is told loads what it shows. A client that cannot keep up is told so (`lagged`) and loads the listing anew; nothing is kept for it. A stream
 //! ends after a while, so that a session that is over does not go on watching; browsers come back by themselves.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
@@ -13,17 +13,14 @@ use axum::{
     },
 };
 use futures::{StreamExt, stream};
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
+use serde_json::json;
 use tokio::sync::{
     OwnedSemaphorePermit,
     broadcast::{self, error::RecvError},
 };
 
-use super::{
-    State,
-    error::ApiError,
-    shapes::{JobShape, RunnerShape},
-};
+use super::{State, error::ApiError};
 use crate::store::Changed;
 
 /// Streams at once: open tabs of a team, each a connection and a task.
@@ -57,7 +54,9 @@ pub async fn events(Extract(state): Extract<State>) -> Result<Response, ApiError
         }
     };
     let changes = stream::unfold(following, next).take_until(end).map(Ok::<_, Infallible>);
-    Ok(Sse::new(changes).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    let stream = Sse::new(changes).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // nginx would collect events until it has a buffer full of them.
+    Ok(([(HeaderName::from_static("x-accel-buffering"), "no")], stream).into_response())
 }
 
 async fn next(mut following: Following) -> Option<(Event, Following)> {
@@ -78,9 +77,9 @@ async fn next(mut following: Following) -> Option<(Event, Following)> {
 
 fn event(change: &Changed) -> Option<Event> {
     let (kind, data) = match change {
-        Changed::Job(job) => ("job", serde_json::to_string(&JobShape::from(&**job))),
-        Changed::Runner(runner) => ("runner", serde_json::to_string(&RunnerShape::from(&**runner))),
+        Changed::Job(job) => ("job", json!({ "id": job.key.to_string(), "status": job.status })),
+        Changed::Runner(runner) => ("runner", json!({ "name": runner.name.as_str(), "state": runner.state })),
         Changed::Pause { .. } => return None,
     };
-    Some(Event::default().event(kind).data(data.ok()?))
+    Some(Event::default().event(kind).data(data.to_string()))
 }
