@@ -82,7 +82,7 @@ struct MatchArgs {
     #[arg(long, value_name = "OWNER/NAME")]
     repo: RepoName,
     /// What `runs-on` asks for, separated by commas.
-    #[arg(long, value_name = "LABELS", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "LABELS", value_delimiter = ',', required = true, value_parser = trimmed)]
     labels: Vec<String>,
     /// Print the reason tree as JSON.
     #[arg(long)]
@@ -130,6 +130,11 @@ enum Outcome {
     Problem,
 }
 
+/// People write a space after a comma.
+fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(text.trim().to_owned())
+}
+
 /// Runs the command of this process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -153,9 +158,10 @@ pub fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| match cause.downcast_ref::<io::Error>() {
-        Some(error) => error.kind() == io::ErrorKind::BrokenPipe,
-        None => false,
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let json = || cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        io.or_else(json) == Some(io::ErrorKind::BrokenPipe)
     })
 }
 
@@ -222,6 +228,9 @@ mod tests {
         check("pacer serve --config x.yaml");
         check("pacer --config x.yaml check --json --online");
         check("pacer match --repo a/b --labels self-hosted,x --json");
+        let spaced = ["pacer", "match", "--repo", "a/b", "--labels", "self-hosted, linux ,x64"];
+        let Command::Match(args) = Cli::try_parse_from(spaced).unwrap().command else { unreachable!("it is a match") };
+        assert_eq!(args.labels, ["self-hosted", "linux", "x64"]);
         check("pacer explain 123-1 --config x.yaml");
         check("pacer explain 123");
         check("pacer plugin list");
@@ -268,8 +277,18 @@ mod tests {
 
     #[test]
     fn a_reader_that_leaves_is_no_problem() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
         let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("printing");
         assert!(is_broken_pipe(&error));
+        assert!(is_broken_pipe(&serde_json::to_writer(Gone, "x").unwrap_err().into()));
         assert!(!is_broken_pipe(&anyhow::anyhow!("something else")));
     }
 

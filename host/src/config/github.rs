@@ -9,7 +9,7 @@ use super::{
     endpoint::certificates,
     reader::{Reader, Section},
     sections::{warn_plain_http, web_url},
-    value::Value,
+    value::{UNREADABLE, Value, content},
 };
 
 pub(super) const GITHUB: &[&str] =
@@ -72,8 +72,9 @@ fn secrets(value: &Value<'_, '_>) -> Option<Vec<SecretString>> {
 fn private_key(value: &Value<'_, '_>, reader: &Reader<'_>) -> Option<SecretString> {
     const HINT: &str = "generate a key on the App's page on GitHub, and name the `.pem` file that it downloads";
     let path = value.path()?;
-    let content = value.read(&path)?;
     let shown = path.display();
+    let unreadable = |fault| value.problem(format!("required: `{shown}` cannot be read: {fault}"), UNREADABLE);
+    let content = content(&path).map_err(unreadable).ok()?;
     let Ok(pem) = String::from_utf8(content) else {
         value.problem(format!("is not a PEM file: `{shown}`"), HINT);
         return None;

@@ -118,7 +118,10 @@ fn everything_that_is_wrong_is_told_at_once() {
 #[test]
 fn the_key_of_the_app() {
     let key = |file: &str| format!("github: {{ app_id: 1, private_key_path: {file}, webhook_secret: s }}\n{REST}");
-    check(&key("none.pem"), "github.private_key_path unreadable: `none.pem`: No such file");
+    check(
+        &key("none.pem"),
+        "config invalid: github.private_key_path required: `none.pem` cannot be read: No such file",
+    );
     check(&key("."), "it is a directory");
     check(&key("text.pem"), "github.private_key_path is not a PEM file: `text.pem`");
     check(&key("ec.pem"), "github.private_key_path is not an RSA key but `EC PRIVATE KEY`: `ec.pem`");
@@ -169,6 +172,7 @@ fn the_door() {
 fn addresses_and_numbers() {
     let server = |server: &str| format!("{GITHUB}{REST}server: {server}\n");
     check(&server("{ addr: here }"), "server.addr is `here`, not an address to listen on");
+    check(&server("{ public_url: 'https://ci.example.com/pacer/' }"), "server.public_url has a path");
     check(&server("{ public_url: 'ftp://x' }"), "server.public_url is not an `http://` or `https://` address");
     check(&server("{ owner: A B }"), "server.owner is `A B`");
     check(&server("{ shutdown_grace: 0s }"), "server.shutdown_grace must be more than zero");

@@ -48,7 +48,13 @@ pub(super) fn server(root: &Section<'_, '_>, reader: &Reader<'_>, app_id: Option
         }),
     };
     let public_url = match section.get("public_url") {
-        Some(value) => web_url(&value),
+        Some(value) => web_url(&value).filter(|url| {
+            let has_path = url.splitn(4, '/').count() > 3;
+            if has_path {
+                value.problem("has a path", "pacer's pages are at `/`: give it a host name of its own");
+            }
+            !has_path
+        }),
         None => {
             if let Some(addr) = addr
                 && !addr.ip().is_loopback()
@@ -92,7 +98,7 @@ fn network(value: &Value<'_, '_>) -> Option<IpNet> {
     network.ok()
 }
 
-/// An `http` or `https` address without query or trailing slash.
+/// An `http` or `https` address without query or trailing slash, scheme and host in lower case.
 pub(super) fn web_url(value: &Value<'_, '_>) -> Option<String> {
     let text = value.text()?;
     let uri = text.parse::<http::Uri>().ok().filter(|uri| {
@@ -102,12 +108,13 @@ pub(super) fn web_url(value: &Value<'_, '_>) -> Option<String> {
             && uri.query().is_none()
             && !text.contains('#')
     });
-    if uri.is_none() {
+    let Some(uri) = uri else {
         // The text is not quoted: it may hold a password.
         value.problem("is not an `http://` or `https://` address", "write for instance `https://pacer.example.com`");
         return None;
-    }
-    Some(text.trim_end_matches('/').to_owned())
+    };
+    let host = uri.authority()?.as_str().to_lowercase();
+    Some(format!("{}://{host}{}", uri.scheme_str()?, uri.path().trim_end_matches('/')))
 }
 
 pub(super) fn warn_plain_http(reader: &Reader<'_>, key: &str, url: &str) {

@@ -258,22 +258,9 @@ impl<'r, 'a> Value<'r, 'a> {
     }
 
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let fault = match std::fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => "it is a directory".to_owned(),
-            Ok(metadata) if metadata.len() > LARGEST_FILE => {
-                format!("it has {} bytes, more than {LARGEST_FILE}", metadata.len())
-            }
-            Ok(_) => match std::fs::read(path) {
-                Ok(content) => return Some(content),
-                Err(error) => error.to_string(),
-            },
-            Err(error) => error.to_string(),
-        };
-        self.problem(
-            format!("unreadable: `{}`: {fault}", path.display()),
-            "relative paths are relative to the configuration file; pacer's user must be able to read the file",
-        );
-        None
+        content(path)
+            .map_err(|fault| self.problem(format!("unreadable: `{}`: {fault}", path.display()), UNREADABLE))
+            .ok()
     }
 
     /// A secret: written out, `${VARIABLE}`, or `file:path`.
@@ -311,6 +298,22 @@ impl<'r, 'a> Value<'r, 'a> {
             return None;
         }
         Some(secret.into())
+    }
+}
+
+/// What to do about a file that cannot be read.
+pub(super) const UNREADABLE: &str =
+    "relative paths are relative to the configuration file; pacer's user must be able to read the file";
+
+/// What is in a file that the configuration names, or why it cannot be read.
+pub(super) fn content(path: &Path) -> Result<Vec<u8>, String> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err("it is a directory".to_owned()),
+        Ok(metadata) if metadata.len() > LARGEST_FILE => {
+            Err(format!("it has {} bytes, more than {LARGEST_FILE}", metadata.len()))
+        }
+        Ok(_) => std::fs::read(path).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
         job::{Job, JobStatus},
         runner::{MachinePhase, Runner, RunnerState},
     },
+    routing,
     store::{AuditEntry, DeliveryRecord, EventRow, Page},
 };
 
@@ -178,6 +179,8 @@ pub struct DeliveryShape<'a> {
     event: &'a str,
     action: &'a str,
     result: &'a str,
+    /// Why it was ignored, or matched no pool.
+    reason: Option<&'a str>,
     job: Option<String>,
     source: &'a str,
 }
@@ -190,6 +193,7 @@ impl<'a> From<&'a DeliveryRecord> for DeliveryShape<'a> {
             event: &delivery.event,
             action: &delivery.action,
             result: &delivery.result,
+            reason: delivery.reason.as_deref(),
             job: delivery.job.map(|key| key.to_string()),
             source: &delivery.source,
         }
@@ -226,7 +230,8 @@ pub struct PoolShape<'a> {
     enabled: bool,
     default: bool,
     priority: i32,
-    labels: &'a [String],
+    /// What its runners have, as GitHub gets them; those of a repository have `owner-name` besides.
+    labels: Vec<String>,
     max_runners: u32,
     /// At this moment, by the pool's `warm` windows.
     min_idle: u32,
@@ -241,7 +246,7 @@ impl<'a> PoolShape<'a> {
             enabled: pool.enabled,
             default: pool.default,
             priority: pool.priority,
-            labels: &pool.labels,
+            labels: routing::pool_labels(project, pool),
             max_runners: pool.max_runners,
             min_idle: pool.warm.at(now).0,
         }

@@ -237,10 +237,14 @@ struct Console {
 
 impl Console {
     fn with(auth: Auth, public_url: &str) -> Self {
+        Self::of(config(auth, public_url), (0..18).map(job).collect())
+    }
+
+    fn of(config: Config, jobs: Vec<Job>) -> Self {
         let changes = broadcast::Sender::new(4);
         let clock = Arc::new(FixedClock(Mutex::new(at(0))));
         let shutdown = CancellationToken::new();
-        let (jobs, audit) = ((0..18).map(job).collect(), Arc::default());
+        let audit = Arc::default();
         let memory =
             Arc::new(Memory { jobs, runners: vec![runner()], audit: Arc::clone(&audit), changes: changes.clone() });
         let sources = Sources {
@@ -250,7 +254,7 @@ impl Console {
             readiness: Arc::new(Others),
             explain: Arc::new(Others),
         };
-        let config = Arc::new(ArcSwap::from_pointee(config(auth, public_url)));
+        let config = Arc::new(ArcSwap::from_pointee(config));
         let metrics = telemetry::Metrics::detached().unwrap();
         let state = State::new(config, sources, metrics, clock.clone(), shutdown.clone());
         Self { router: router(state), clock, audit, changes, shutdown }
@@ -509,12 +513,64 @@ async fn bad_parameters_are_named() {
 }
 
 #[tokio::test]
+async fn links_of_a_filtered_listing_keep_its_filters() {
+    let console = Console::open();
+    for path in ["/jobs", "/runners"] {
+        let (_, body) = console.text(&format!("{path}?project=my-app&repo=octocat/hello-world&cursor=0&limit=1")).await;
+        let kept = "project=my%2Dapp&amp;repo=octocat%2Fhello%2Dworld&amp;limit=1";
+        assert!(body.contains(&format!("href=\"{path}?{kept}\"")), "Newest: {body}");
+        assert!(body.contains(&format!("href=\"{path}?status=failed&amp;{kept}\"")), "a state: {body}");
+    }
+    let (_, body) = console.text("/jobs?status=queued,running&limit=1").await;
+    assert!(body.contains("?cursor=1&amp;status=queued%2Crunning&amp;limit=1"), "older ones of these states: {body}");
+}
+
+#[tokio::test]
+async fn a_first_job_is_asked_for_with_the_labels_that_a_runner_has() {
+    let mut project = config::Project {
+        name: "My-App".to_lowercase().parse().unwrap(),
+        scope: config::Scope::Repos(vec!["octocat/hello-world".parse().unwrap()]),
+        max_runners: None,
+        max_runners_per_repo: None,
+        pools: Vec::new(),
+    };
+    project.pools.push(Arc::new(config::Pool {
+        name: "small".parse().unwrap(),
+        backend: "engine".parse().unwrap(),
+        enabled: true,
+        default: true,
+        priority: 100,
+        labels: vec!["Ubuntu-24.04".to_owned()],
+        max_runners: 1,
+        warm: config::Warm::always(0),
+        timeouts: config::Timeouts {
+            register: Duration::from_secs(1),
+            create: Duration::from_secs(1),
+            boot: Duration::from_secs(1),
+            idle: Duration::from_secs(1),
+            run: Duration::from_secs(1),
+            stop: Duration::from_secs(1),
+        },
+        bootstrap: config::Bootstrap::default(),
+        settings: serde_json::json!({}),
+    }));
+    let mut config = config(Auth::Disabled, "http://127.0.0.1:3000");
+    config.projects.push(Arc::new(project));
+    let console = Console::of(config, Vec::new());
+    let (_, body) = console.text("/jobs").await;
+    assert!(body.contains("runs-on: [self-hosted, my-app, small, ubuntu-24-04]"), "{body}");
+    let (_, pools) = console.json("/api/v1/pools").await;
+    let labels = serde_json::json!(["self-hosted", "my-app", "small", "ubuntu-24-04"]);
+    assert_eq!(pools["items"][0]["labels"], labels);
+}
+
+#[tokio::test]
 async fn hostile_names_do_nothing() {
     let console = Console::open();
     for path in ["/jobs", "/jobs/52004-1"] {
         let (status, body) = console.text(path).await;
         assert_eq!(status, StatusCode::OK);
-        assert!(body.contains("&lt;script&gt;alert(1)") && body.contains("⟨U+202E⟩⟨U+001B⟩[31m"), "{path}");
+        assert!(body.contains("&lt;script&gt;alert(1)") && body.contains("\\u{202e}\\u{1b}[31m"), "{path}");
         assert!(!body.contains("<script>") && !body.contains('\u{202e}') && !body.contains("javascript:"), "{path}");
         assert!(!body.contains(" style=") && !body.contains(" onclick"), "{path}");
     }
@@ -550,7 +606,9 @@ async fn what_is_not_there_is_said_in_the_callers_language() {
 #[tokio::test]
 async fn changes_are_streamed_until_the_end() {
     let console = Console::open();
-    let mut body = console.get("/api/v1/events", &[]).await.into_body();
+    let response = console.get("/api/v1/events", &[]).await;
+    assert_eq!(header_of(&response, header::HeaderName::from_static("x-accel-buffering")), "no");
+    let mut body = response.into_body();
     let mut frame = async || {
         let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap();
         frame.map(|frame| String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())

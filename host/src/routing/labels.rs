@@ -51,10 +51,7 @@ pub(crate) fn shown_up_to(text: &str, longest: usize) -> String {
             safe.push('…');
             break;
         }
-        // Marks that turn the direction of text are as good as control characters for misleading a reader.
-        let misleading =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || misleading {
+        if misleads(c) {
             safe.extend(c.escape_default());
         } else {
             safe.push(c);
@@ -63,12 +60,29 @@ pub(crate) fn shown_up_to(text: &str, longest: usize) -> String {
     safe
 }
 
+/// What hides or turns text around is as good as a control character for misleading a reader: directions, zero widths,
+/// soft hyphens, tags.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 /// The label that stands for a repository, `owner-name`.
 pub(super) fn repo_label(project: &Project, target: &Target) -> Option<String> {
     match (&project.scope, target) {
         (Scope::Repos(_), Target::Repo(repo)) => normalise(repo.as_str()),
         (Scope::Repos(_), Target::Org(_)) | (Scope::Org { .. }, _) => None,
     }
+}
+
+/// What every runner of the pool has: all of [`runner_labels`] but the repository's.
+pub fn pool_labels(project: &Project, pool: &Pool) -> Vec<String> {
+    // An organisation's target has no label.
+    runner_labels(project, pool, &Target::Org(String::new()))
 }
 
 fn all_labels(project: &Project, pool: &Pool, target: &Target) -> Vec<String> {
@@ -113,6 +127,8 @@ mod tests {
     fn text_of_strangers_is_escaped_and_cut() {
         assert_eq!(shown("a\u{1b}[31m\n"), "a\\u{1b}[31m\\n");
         assert_eq!(shown("\u{202e}x"), "\\u{202e}x");
+        assert_eq!(shown("a\u{ad}b\u{2060}c\u{e0041}"), "a\\u{ad}b\\u{2060}c\\u{e0041}");
+        assert_eq!(shown("Grüße 日本語 🦀"), "Grüße 日本語 🦀");
         assert_eq!(shown(&"x".repeat(1000)).chars().count(), 81);
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     BackendName, PoolName, ProjectName, RepoName,
-    labels::{SELF_HOSTED, lower, normalise, repo_label, runner_labels, shown},
+    labels::{SELF_HOSTED, lower, normalise, pool_labels, repo_label, runner_labels, shown},
 };
 use crate::{
     config::{Config, Project, Scope},
@@ -174,10 +174,8 @@ impl Router {
     pub fn new(config: &Config) -> Self {
         let mut router = Self { projects: Vec::new(), repos: HashMap::new(), orgs: HashMap::new() };
         for (index, project) in config.projects.iter().enumerate() {
-            // A target that belongs to nobody: the label of the repository is added when it is known.
-            let nowhere = Target::Org(String::new());
-            let labels =
-                project.pools.iter().map(|pool| runner_labels(project, pool, &nowhere).into_iter().collect()).collect();
+            // The label of the repository is added when it is known.
+            let labels = project.pools.iter().map(|pool| pool_labels(project, pool).into_iter().collect()).collect();
             match &project.scope {
                 Scope::Repos(repos) => {
                     for repo in repos {

@@ -10,7 +10,7 @@ mod matching;
 mod names;
 
 pub use explain::render;
-pub use labels::{MOST_LABELS, SELF_HOSTED, normalise, runner_labels};
+pub use labels::{MOST_LABELS, SELF_HOSTED, normalise, pool_labels, runner_labels};
 pub(crate) use labels::{label_count, lower, shown, shown_up_to};
 pub use matching::{Binding, Decision, Explanation, MissingLabel, PoolReason, Router, Rule, Standing, route};
 pub use names::{BackendName, EndpointName, InvalidName, PoolName, ProjectName, RepoName};

@@ -4,10 +4,7 @@ use axum::extract::{Path, Query, State as Extract};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{
-    jobs::{path, progress},
-    page, pill, text,
-};
+use super::{encoded, jobs::progress, page, pill, text};
 use crate::{
     config::Auth,
     console::{State, api::find_job, error::PageError, query, query::Pairs},
@@ -54,7 +51,7 @@ pub async fn show(
             }
         }
         p.labels { @for label in job.labels.iter().take(100) { code { bdi { (text::visible(label)) } } } }
-        div #live data-live="job" data-id=(job.key) { (live) }
+        div #live { (live) }
     };
     Ok(page(&title, "/jobs", matches!(state.config.load().auth, Auth::Disabled), body))
 }
@@ -97,7 +94,7 @@ fn machine(job: &Job, runner: Option<&Runner>, now: Timestamp) -> Markup {
     html! {
         @match (runner, &job.runner) {
             (Some(runner), _) => dl {
-                dt { "Name" } dd { a.mono href={ "/runners/" (path(runner.name.as_str())) } { (text::visible(runner.name.as_str())) } }
+                dt { "Name" } dd { a.mono href={ "/runners/" (encoded(runner.name.as_str())) } { (text::visible(runner.name.as_str())) } }
                 dt { "State" } dd { (pill(runner.state.as_str())) " since " (text::ago(runner.state_at, now)) }
                 @if !runner.state.is_final() { dt { "Deadline" } dd { (text::ago(runner.deadline, now)) } }
                 dt { "Pool" } dd { (runner.project) " / " (runner.pool) " on " (runner.backend) }

@@ -4,7 +4,7 @@ use axum::extract::{Query, State as Extract};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{page, pill, text};
+use super::{address, encoded, page, pill, text};
 use crate::{
     config::{Auth, Config, Scope},
     console::{
@@ -13,6 +13,7 @@ use crate::{
         query::{self, Listing, Pairs},
     },
     fleet::job::{Job, JobStatus},
+    routing::{self, SELF_HOSTED},
     store::{JobFilter, Page},
 };
 
@@ -27,14 +28,14 @@ pub async fn list(Extract(state): Extract<State>, Query(pairs): Query<Pairs>) ->
     let jobs = state.within(state.read.jobs(&listing.filter, listing.cursor.as_deref(), listing.limit)).await?;
     let counts = state.within(state.read.job_counts()).await?;
     let config = state.config.load_full();
-    let live = live(&config, &listing, &jobs, &counts, state.clock.now());
+    let live = live(&config, &pairs, &listing, &jobs, &counts, state.clock.now());
     if query::wants_fragment(&pairs) {
         return Ok(live);
     }
     let body = html! {
         h1 { "Jobs" }
         (filters(&config, &listing.filter))
-        div #live data-live="job" aria-busy="false" { (live) }
+        div #live { (live) }
     };
     Ok(page("Jobs", "/jobs", matches!(config.auth, Auth::Disabled), body))
 }
@@ -91,6 +92,7 @@ fn filters(config: &Config, filter: &JobFilter) -> Markup {
 
 fn live(
     config: &Config,
+    pairs: &Pairs,
     listing: &Listing<JobFilter>,
     jobs: &Page<Job>,
     counts: &[(JobStatus, u64)],
@@ -100,7 +102,7 @@ fn live(
         ul.counts aria-label="Jobs by state" {
             @for status in JobStatus::ALL {
                 @let count = counts.iter().find(|(of, _)| *of == status).map_or(0, |(_, count)| *count);
-                li { a href=(address(&listing.filter, Some(status), None)) aria-current=[(listing.filter.status.contains(&status)).then_some("true")] {
+                li { a href=(address("/jobs", pairs, Some(status.as_str()), None)) aria-current=[(listing.filter.status.contains(&status)).then_some("true")] {
                     b { (count) } (pill(status.as_str()))
                 } }
             }
@@ -109,8 +111,8 @@ fn live(
             ul.rows { @for job in &jobs.items { (row(job, now)) } }
         }
         nav.pages aria-label="Pages" {
-            @if listing.cursor.is_some() { a href=(address(&listing.filter, None, None)) { "Newest" } }
-            @if let Some(next) = &jobs.next { a href=(address(&listing.filter, None, Some(next))) { "Older →" } }
+            @if listing.cursor.is_some() { a href=(address("/jobs", pairs, None, None)) { "Newest" } }
+            @if let Some(next) = &jobs.next { a href=(address("/jobs", pairs, None, Some(next))) { "Older →" } }
         }
     }
 }
@@ -139,7 +141,7 @@ fn row(job: &Job, now: Timestamp) -> Markup {
                     (Some(project), None) => p { (project) " / " span.sub { "no pool" } },
                     (None, _) => p.sub { "no project" },
                 }
-                @if let Some(runner) = &job.runner { p { a.mono href={ "/runners/" (path(runner.as_str())) } { (text::visible(runner.as_str())) } } }
+                @if let Some(runner) = &job.runner { p { a.mono href={ "/runners/" (encoded(runner.as_str())) } { (text::visible(runner.as_str())) } } }
             }
             div.when {
                 p { (text::ago(job.queued_at, now)) }
@@ -152,7 +154,9 @@ fn row(job: &Job, now: Timestamp) -> Markup {
 fn empty(config: &Config, listing: &Listing<JobFilter>) -> Markup {
     let filtered =
         !listing.filter.status.is_empty() || listing.filter.project.is_some() || listing.filter.repo.is_some();
-    let example = config.projects.first().and_then(|project| project.pools.first());
+    let example =
+        config.projects.first().and_then(|project| Some(routing::pool_labels(project, project.pools.first()?)));
+    let example = example.unwrap_or_else(|| vec![SELF_HOSTED.to_owned()]).join(", ");
     html! {
         div.empty {
             @if filtered || listing.cursor.is_some() {
@@ -161,26 +165,9 @@ fn empty(config: &Config, listing: &Listing<JobFilter>) -> Markup {
             } @else {
                 h2 { "No jobs yet" }
                 p { "Send one here: write this into a workflow of a repository that a project names, and run it." }
-                pre { "runs-on: [self-hosted" @for label in example.iter().flat_map(|pool| &pool.labels) { ", " (text::visible(label)) } "]" }
+                pre { "runs-on: [" (text::visible(&example)) "]" }
                 p.sub { "Nothing arrives? The webhook of the GitHub App has to point to " code { (config.server.public_url) "/api/webhook" } "." }
             }
         }
     }
-}
-
-fn address(filter: &JobFilter, status: Option<JobStatus>, cursor: Option<&str>) -> String {
-    let mut parts = Vec::new();
-    match status {
-        Some(status) => parts.push(format!("status={status}")),
-        None => parts.extend(filter.status.iter().map(|status| format!("status={status}"))),
-    }
-    parts.extend(filter.project.iter().map(|project| format!("project={project}")));
-    parts.extend(filter.repo.iter().map(|repo| format!("repo={}", path(repo.as_str()))));
-    parts.extend(cursor.iter().map(|cursor| format!("cursor={}", path(cursor))));
-    if parts.is_empty() { "/jobs".to_owned() } else { format!("/jobs?{}", parts.join("&")) }
-}
-
-/// A text as one part of an address.
-pub fn path(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

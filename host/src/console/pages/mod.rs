@@ -11,7 +11,7 @@ mod text;
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::{assets, error::ApiError};
+use super::{assets, error::ApiError, query::Pairs};
 
 /// A page with the navigation; `here` is the path of its section.
 fn page(title: &str, here: &str, open: bool, body: Markup) -> Markup {
@@ -68,6 +68,23 @@ pub fn error(error: &ApiError) -> Markup {
             }
         },
     )
+}
+
+/// The address of a listing with its filters. `status` replaces the states asked for; without it they stay.
+fn address(path: &str, pairs: &Pairs, status: Option<&str>, cursor: Option<&str>) -> String {
+    let kept = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).filter(|(key, value)| match *key {
+        "project" | "repo" | "limit" => !value.is_empty(),
+        "status" => !value.is_empty() && status.is_none(),
+        _ => false,
+    });
+    let set = [("status", status), ("cursor", cursor)].into_iter().filter_map(|(key, value)| Some((key, value?)));
+    let parts: Vec<_> = set.chain(kept).map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+    if parts.is_empty() { path.to_owned() } else { format!("{path}?{}", parts.join("&")) }
+}
+
+/// A text as one part of an address.
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 /// A state in words and colour.

@@ -4,7 +4,7 @@ use axum::extract::{Path, Query, State as Extract};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{job::history, jobs::path, page, pill, text};
+use super::{address, encoded, job::history, page, pill, text};
 use crate::{
     config::Auth,
     console::{
@@ -21,30 +21,25 @@ pub async fn list(Extract(state): Extract<State>, Query(pairs): Query<Pairs>) ->
     let runners = state.within(state.read.runners(&listing.filter, listing.cursor.as_deref(), listing.limit)).await?;
     let counts = state.within(state.read.runner_counts()).await?;
     let now = state.clock.now();
-    let kept: String = pairs
-        .iter()
-        .filter(|(key, _)| key != "cursor" && key != "fragment")
-        .map(|(key, value)| format!("{}={}&", path(key), path(value)))
-        .collect();
     let live = html! {
         ul.counts aria-label="Runners by state" {
             @for state in RunnerState::ALL {
                 @let count = counts.iter().find(|(of, _)| *of == state).map_or(0, |(_, count)| *count);
-                li { a href={ "/runners?status=" (state) } aria-current=[(listing.filter.state.contains(&state)).then_some("true")] { b { (count) } (pill(state.as_str())) } }
+                li { a href=(address("/runners", &pairs, Some(state.as_str()), None)) aria-current=[(listing.filter.state.contains(&state)).then_some("true")] { b { (count) } (pill(state.as_str())) } }
             }
         }
         @if runners.items.is_empty() {
             div.empty { h2 { "No runners" } p { "pacer makes one when a job wants it. " a href="/jobs" { "To the jobs" } } }
         } @else { ul.rows { @for runner in &runners.items { (row(runner, now)) } } }
         nav.pages aria-label="Pages" {
-            @if listing.cursor.is_some() { a href="/runners" { "Newest" } }
-            @if let Some(next) = &runners.next { a href={ "/runners?" (kept) "cursor=" (path(next)) } { "Older →" } }
+            @if listing.cursor.is_some() { a href=(address("/runners", &pairs, None, None)) { "Newest" } }
+            @if let Some(next) = &runners.next { a href=(address("/runners", &pairs, None, Some(next))) { "Older →" } }
         }
     };
     if query::wants_fragment(&pairs) {
         return Ok(live);
     }
-    let body = html! { h1 { "Runners" } div #live data-live="runner" { (live) } };
+    let body = html! { h1 { "Runners" } div #live { (live) } };
     Ok(page("Runners", "/runners", matches!(state.config.load().auth, Auth::Disabled), body))
 }
 
@@ -68,7 +63,7 @@ pub async fn show(
     let body = html! {
         p.sub { a href="/runners" { "Runners" } }
         h1.mono { (title) }
-        div #live data-live="runner" data-id=(runner.name) { (live) }
+        div #live { (live) }
     };
     Ok(page(&title, "/runners", matches!(state.config.load().auth, Auth::Disabled), body))
 }
@@ -77,7 +72,7 @@ fn row(runner: &Runner, now: Timestamp) -> Markup {
     html! {
         li.row {
             div.what {
-                a.title.mono href={ "/runners/" (path(runner.name.as_str())) } { (text::visible(runner.name.as_str())) }
+                a.title.mono href={ "/runners/" (encoded(runner.name.as_str())) } { (text::visible(runner.name.as_str())) }
                 p.sub { (runner.target) }
             }
             div.state {

@@ -1,41 +1,19 @@
 //! Texts from outside and times, as people can read them.
 
-use std::fmt::Write;
-
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use crate::fleet::{runner::Runner, shown_cost};
+use crate::{
+    fleet::{runner::Runner, shown_cost},
+    routing::shown_up_to,
+};
 
 /// Longer texts are cut; their whole is in the API.
 const MAX_SHOWN: usize = 300;
 
-/// Makes visible what would hide or turn text around: control characters, directions, zero widths.
+/// A text of strangers, cut, with nothing in it that misleads.
 pub fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len().min(MAX_SHOWN * 4));
-    for (count, character) in text.chars().enumerate() {
-        if count == MAX_SHOWN {
-            shown.push('…');
-            break;
-        }
-        match character {
-            // Control pictures would be shorter, but few fonts have them.
-            '\u{0}'..='\u{1f}'
-            | '\u{7f}'..='\u{9f}'
-            | '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}' => {
-                let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(character));
-            }
-            character => shown.push(character),
-        }
-    }
-    shown
+    shown_up_to(text, MAX_SHOWN)
 }
 
 /// What a machine cost, or costs so far.
@@ -79,13 +57,6 @@ pub fn duration(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tricks_become_visible() {
-        assert_eq!(visible("a\u{202e}b\u{0}c\u{200b}\nd\u{7f}"), "a⟨U+202E⟩b⟨U+0000⟩c⟨U+200B⟩⟨U+000A⟩d⟨U+007F⟩");
-        assert_eq!(visible("Grüße 日本語 🦀"), "Grüße 日本語 🦀");
-        assert_eq!(visible(&"x".repeat(5000)).chars().count(), MAX_SHOWN + 1);
-    }
 
     #[test]
     fn durations_read_well() {
