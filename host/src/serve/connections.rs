@@ -189,7 +189,7 @@ mod tests {
         let mut waiting = Vec::new();
         for _ in 0..6 {
             let stream = server.send(WHOLE).await;
-            waiting.push(tokio::spawn(rest(stream)));
+            waiting.push(server.tasks.spawn(rest(stream)));
         }
         while now.load(Ordering::SeqCst) < 2 {
             entered.notified().await;
