@@ -1,11 +1,14 @@
 //! Who gets in where: everything but the webhook and the health checks asks for the token.
 
 use pacer_tests::{
+    api::Answer,
     pacer::{TestPacer, WEBHOOK_SECRET},
+    wait::{SOON, eventually},
     webhook::JobPayload,
     world::{REPO, World},
 };
 use reqwest::Method;
+use rustix::process::Signal;
 
 const TOKEN: &str = "a-token-of-forty-characters-0123456789ab";
 
@@ -28,18 +31,37 @@ async fn guarded() -> (World, TestPacer) {
     (world, pacer)
 }
 
+/// Whether an answer shows nothing: a program is refused, and a person may be sent to the sign-in form.
+fn is_closed(answer: &Answer, may_slow_down: bool) -> bool {
+    let to_sign_in = answer.status == 303 && answer.header("location").starts_with("/signin?next=");
+    answer.status == 401 || (may_slow_down && answer.status == 429) || (to_sign_in && !may_slow_down)
+}
+
 #[tokio::test]
 async fn without_the_token_nothing_is_shown() {
     let (_world, pacer) = guarded().await;
     for path in CLOSED {
-        for token in [None, Some(""), Some("wrong"), Some(&TOKEN[..39]), Some(&*TOKEN.to_uppercase())] {
-            let answer = pacer.api.with_token(token).get(path).await;
-            let status = answer.status.as_u16();
-            // A page may send a person to the sign-in form instead; it shows nothing either way.
-            let to_sign_in = (300..400).contains(&status) && answer.header("location").contains("/signin");
-            assert!([401, 429].contains(&status) || to_sign_in, "{path} with {token:?}: {status} {}", answer.text);
-            assert!(!answer.text.contains(REPO), "{path}: {}", answer.text);
+        let answer = pacer.api.get(path).await;
+        assert!(is_closed(&answer, false), "{path}: {} {}", answer.status, answer.text);
+        assert!(!answer.text.contains(REPO), "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn what_is_almost_the_token_is_wrong_everywhere() {
+    let almost =
+        [TOKEN[..39].to_owned(), TOKEN.to_uppercase(), format!("{TOKEN}x"), format!("x{TOKEN}"), "wrong".into()];
+    // Each on a server of its own: past the first few wrong tries, a server does not say that one was wrong.
+    for token in almost {
+        let (_world, pacer) = guarded().await;
+        let answer = pacer.api.with_token(Some(&token)).get("/api/v1/jobs").await;
+        assert_eq!(answer.status, 401, "{token}: {}", answer.text);
+        let api = pacer.api.with_token(Some(&token));
+        for path in CLOSED {
+            let answer = api.get(path).await;
+            assert!(is_closed(&answer, true), "{path} with {token}: {} {}", answer.status, answer.text);
         }
+        assert_eq!(pacer.api.with_token(Some(TOKEN)).get("/api/v1/jobs").await.status, 200, "the right one goes on");
     }
 }
 
@@ -148,10 +170,47 @@ async fn a_person_signs_in_once_and_out_again() {
     let value = cookie.split(';').next().unwrap_or_default();
     let page = pacer.api.send(pacer.api.request(Method::GET, "/jobs").header("cookie", value)).await.unwrap();
     assert_eq!(page.status, 200);
+    let out = pacer.api.request(Method::POST, "/signout").header("cookie", value).header("origin", &pacer.api.base);
+    let out = pacer.api.send(out).await.unwrap();
+    assert_eq!((out.status.as_u16(), out.header("location")), (303, "/signin"), "{}", out.text);
+    let gone = out.header("set-cookie").to_owned();
+    let (name, _) = value.split_once('=').unwrap();
+    assert!(gone.starts_with(&format!("{name}=;")) && gone.contains("Max-Age=0"), "the browser forgets it: {gone}");
+    let left = gone.split(';').next().unwrap_or_default().to_owned();
+    let page = pacer.api.send(pacer.api.request(Method::GET, "/jobs").header("cookie", left)).await.unwrap();
+    assert_eq!(page.status, 303, "and what is left of it opens nothing");
     // One digit of the signature changed: a stranger's.
     let mut forged = value.to_owned();
     let last = forged.pop().unwrap_or('0');
     forged.push(if last == 'a' { 'b' } else { 'a' });
     let page = pacer.api.send(pacer.api.request(Method::GET, "/api/v1/jobs").header("cookie", forged)).await.unwrap();
     assert_eq!(page.status, 401);
+}
+
+#[tokio::test]
+async fn another_token_and_secret_are_in_force_after_a_hangup_and_a_broken_file_changes_nothing() {
+    const NEW: &str = "another-token-of-forty-characters-000000";
+    let world = World::start().await;
+    let pacer = world.pacer().auth(&format!("{{ token: \"{TOKEN}\" }}")).start().await;
+    let old = pacer.api.with_token(Some(TOKEN));
+
+    pacer.edit_config("priority: 100", "prioritty: 100");
+    pacer.process().signal(Signal::HUP);
+    eventually("the fault is named", SOON, async || pacer.log().contains("is not a known key").then_some(())).await;
+    assert_eq!(old.get("/api/v1/jobs").await.status, 200);
+
+    pacer.edit_config("prioritty: 100", "priority: 99");
+    pacer.edit_config(TOKEN, NEW);
+    pacer.edit_config(WEBHOOK_SECRET, "a-new-webhook-secret-0123456789");
+    pacer.process().signal(Signal::HUP);
+    let new = pacer.api.with_token(Some(NEW));
+    eventually("the new token opens", SOON, async || (new.get("/api/v1/jobs").await.status == 200).then_some(())).await;
+    assert_eq!(old.get("/api/v1/jobs").await.status, 401);
+    let job = JobPayload::queued(1, REPO, &["self-hosted"]);
+    assert_eq!(job.clone().signed(WEBHOOK_SECRET).send(&pacer.api).await.status, 401);
+    assert_eq!(job.signed("a-new-webhook-secret-0123456789").send(&pacer.api).await.result(), "enqueued");
+    let log = pacer.log();
+    let waiting = log.lines().find(|line| line.contains("restart pacer")).unwrap_or_else(|| panic!("{log}"));
+    assert!(waiting.ends_with("for what else changed: projects"), "{waiting}");
+    assert!(!log.contains(NEW), "a new secret is as secret as the old one");
 }

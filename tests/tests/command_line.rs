@@ -3,10 +3,12 @@
 use pacer_tests::{
     binaries,
     pacer::WEBHOOK_SECRET,
-    process::run,
+    process::{Process, Said, run, run_with},
+    wait::{SOON, eventually},
     webhook::JobPayload,
     world::{REPO, World},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[tokio::test]
@@ -49,6 +51,43 @@ async fn without_a_configuration_every_command_says_where_it_looked() {
 }
 
 #[tokio::test]
+async fn the_configuration_is_found_by_option_variable_and_place_and_its_paths_go_from_it() {
+    let world = World::start().await;
+    let pacer = world.pacer().prepare();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let config = pacer.config_path().to_str().unwrap().to_owned();
+    let fine = |said: Said| assert_eq!(said.code, 0, "{}", said.all());
+    fine(run(binaries::pacer(), &["check", "--config", &config], elsewhere.path()));
+    let variable = [("PACER_CONFIG".to_owned(), config)];
+    fine(run_with(binaries::pacer(), &["check"], elsewhere.path(), &variable));
+    fine(run(binaries::pacer(), &["check"], pacer.folder()));
+    // The option wins.
+    let said = run_with(binaries::pacer(), &["check", "--config", "none.yaml"], elsewhere.path(), &variable);
+    assert!(said.code == 1 && said.all().contains("none.yaml"), "{}", said.all());
+
+    // Served from elsewhere, everything is still beside the file.
+    let mut command = std::process::Command::new(binaries::pacer());
+    command.arg("serve").current_dir(elsewhere.path()).envs(variable);
+    let mut process = Process::start(command, &elsewhere.path().join("log")).unwrap();
+    eventually("it serves", SOON, async || pacer.api.try_get("/readyz").await.ok().filter(|ready| ready.status == 200))
+        .await;
+    process.signal(Signal::TERM);
+    assert!(process.wait(SOON).await.is_some_and(|status| status.success()), "{}", process.log());
+    assert!(pacer.folder().join("pacer.db").is_file());
+    let there: Vec<_> = std::fs::read_dir(elsewhere.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(there, ["log"]);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_missing_is_an_error_of_check() {
+    let world = World::start().await;
+    let pacer = world.pacer().backends("  sim: { plugin: simulated }").prepare();
+    let said = pacer.command(&["check"]);
+    assert_eq!(said.code, 1, "{}", said.all());
+    assert!(said.all().contains("`cloud`") && said.all().contains("backends.sim.endpoints"), "{}", said.all());
+}
+
+#[tokio::test]
 async fn check_passes_on_a_good_configuration() {
     let world = World::start().await;
     let pacer = world.pacer().prepare();
@@ -65,7 +104,11 @@ async fn check_names_each_fault_its_place_and_the_way_out() {
         ("labels: [linux, x64]", "labels: [\"---\"]", &["---", "label"]),
         ("backend: sim", "backend: nowhere", &["nowhere", "sim"]),
         ("max_runners: 10", "max_runners: -1", &["max_runners"]),
-        ("private_key_path: gh-app.pem", "private_key_path: missing.pem", &["github.private_key_path", "missing.pem"]),
+        (
+            "private_key_path: gh-app.pem",
+            "private_key_path: missing.pem",
+            &["config invalid: github.private_key_path required: `", "missing.pem` cannot be read: No such file"],
+        ),
         ("private_key_path: gh-app.pem, ", "", &["config invalid: github.private_key_path required"]),
         ("plugin: simulated", "plugin: unheard-of", &["unheard-of"]),
         ("[octocat/hello-world]", "[octocat]", &["octocat", "owner/name"]),
@@ -118,6 +161,9 @@ async fn match_prints_the_tree_of_reasons() {
 
     let json = pacer.command(&["match", "--repo", REPO, "--labels", "self-hosted,linux", "--json"]);
     assert!(serde_json::from_str::<Value>(&json.out).is_ok(), "{}", json.out);
+
+    let spaced = pacer.command(&["match", "--repo", REPO, "--labels", "self-hosted, linux"]);
+    assert_eq!(spaced.out, said.out, "{}", spaced.err);
 
     let nothing = pacer.command(&["match", "--repo", REPO, "--labels", "self-hosted,gpu"]);
     assert_ne!(nothing.code, 0, "scripts see that nothing fits: {}", nothing.all());

@@ -13,12 +13,21 @@ const TOKEN: &str = "a-token-of-the-tests-that-is-long-enough-0123";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_written_or_said_holds_a_secret() {
+    holds_no_secret("text").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_logged_in_json_holds_a_secret() {
+    holds_no_secret("json").await;
+}
+
+async fn holds_no_secret(format: &str) {
     let world = World::start().await;
     let pacer = world
         .pacer()
         .auth("{ token: \"${PACER_TOKEN}\" }")
         .env("PACER_TOKEN", TOKEN)
-        .section("telemetry: { log: \"trace,hyper=debug,h2=info\" }")
+        .section(&format!("telemetry: {{ log: \"trace,hyper=debug,h2=info\", format: {format} }}"))
         .start()
         .await;
     world.deliver_to(&pacer);
@@ -29,13 +38,26 @@ async fn nothing_that_is_written_or_said_holds_a_secret() {
     world.settled().await;
 
     let api = pacer.api.with_token(Some(TOKEN));
+    let (jobs, runners) = (api.jobs().await, api.runners().await);
+    let mut paths: Vec<String> =
+        ["jobs", "runners", "backends", "pools", "deliveries", "audit"].map(|list| format!("/api/v1/{list}")).into();
+    paths.extend(["/metrics", "/jobs", "/runners", "/backends", "/readyz"].map(str::to_owned));
+    for job in &jobs {
+        paths.extend([format!("/jobs/{}", job.id), format!("/api/v1/jobs/{}", job.id)]);
+    }
+    for runner in &runners {
+        paths.extend([format!("/runners/{}", runner.name), format!("/api/v1/runners/{}", runner.name)]);
+    }
+    assert!(jobs.len() == 6 && runners.len() >= 6, "{} jobs, {} runners", jobs.len(), runners.len());
     let mut said = String::new();
-    for path in ["jobs", "runners", "backends", "pools", "deliveries", "audit"] {
-        said.push_str(&api.get(&format!("/api/v1/{path}")).await.text);
+    for path in paths {
+        let answer = api.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        said.push_str(&answer.text);
     }
-    for path in ["/metrics", "/jobs", "/runners", "/backends", "/readyz"] {
-        said.push_str(&api.get(path).await.text);
-    }
+    let explained = pacer.command(&["explain", &jobs[0].id]);
+    assert!(explained.out.starts_with(&format!("job {}", jobs[0].id)), "{}", explained.all());
+    said.push_str(&explained.all());
     let check = pacer.command(&["check", "--online"]);
     assert!(check.all().contains("the simulator's small cloud"), "it was checked: {}", check.all());
     said.push_str(&check.all());

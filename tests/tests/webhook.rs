@@ -2,10 +2,12 @@
 
 use pacer_tests::{
     pacer::{TestPacer, WEBHOOK_SECRET},
+    wait::SOON,
     webhook::{Delivery, JobPayload, sign},
     world::{REPO, World},
 };
 use reqwest::Method;
+use serde_json::Value;
 
 /// GitHub sends nothing larger; nothing larger is taken.
 const LARGEST: usize = 25 * 1024 * 1024;
@@ -85,6 +87,26 @@ async fn a_job_that_is_not_ours_is_dropped_with_the_reason() {
     assert_eq!((unknown.status.as_u16(), unknown.result().as_str()), (200, "ignored"), "{}", unknown.text);
 
     assert!(pacer.api.jobs().await.is_empty());
+    let deliveries = pacer.api.get("/api/v1/deliveries").await.json();
+    let why: Vec<_> = deliveries["items"].as_array().unwrap().iter().map(|row| row["reason"].clone()).collect();
+    assert!(why.len() == 3 && why.iter().all(Value::is_string), "each is listed with the reason: {deliveries}");
+    assert!(why[1].as_str().unwrap().contains("somebody/else"), "{deliveries}");
+}
+
+#[tokio::test]
+async fn a_delivery_that_was_ignored_counts_when_it_is_sent_again_to_a_server_that_wants_it() {
+    let world = World::start().await;
+    let mut pacer = world.pacer().prepare();
+    pacer.edit_config("repos: [octocat/hello-world]", "repos: [octocat/another]");
+    pacer.start().await;
+    let delivery = JobPayload::queued(1010, REPO, &["self-hosted"]).signed(WEBHOOK_SECRET);
+    assert_eq!(delivery.send(&pacer.api).await.result(), "ignored");
+    pacer.stop(SOON).await;
+    pacer.edit_config("octocat/another", "octocat/another, octocat/hello-world");
+    pacer.start().await;
+    assert_eq!(delivery.send(&pacer.api).await.result(), "enqueued", "as `Redeliver` at GitHub does");
+    assert_eq!(delivery.send(&pacer.api).await.result(), "duplicate");
+    assert_eq!(pacer.api.jobs().await.len(), 1);
 }
 
 #[tokio::test]
@@ -187,12 +209,18 @@ async fn absurd_labels_are_kept_within_bounds_and_harm_nobody() {
     let mut labels: Vec<&str> = many.iter().map(String::as_str).collect();
     labels.push("self-hosted");
     let answer = JobPayload::queued(4001, REPO, &labels).signed(WEBHOOK_SECRET).send(&pacer.api).await;
-    assert!([200, 202, 400].contains(&answer.status.as_u16()), "{}", answer.text);
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(answer.text.contains("more than 100 labels"), "{}", answer.text);
     assert!(answer.text.len() < 10_000, "the answer does not repeat them all: {} bytes", answer.text.len());
 
     let odd = ["self-hosted", "\u{0}\u{1b}[31m", "\u{202e}x", "---", ""];
     let answer = JobPayload::queued(4002, REPO, &odd).signed(WEBHOOK_SECRET).send(&pacer.api).await;
-    assert!([200, 202, 400].contains(&answer.status.as_u16()), "{}", answer.text);
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(answer.text.contains("control character"), "{}", answer.text);
+    let odd = ["self-hosted", "\u{202e}x", "---"];
+    let answer = JobPayload::queued(4004, REPO, &odd).signed(WEBHOOK_SECRET).send(&pacer.api).await;
+    assert_eq!((answer.status.as_u16(), answer.result().as_str()), (202, "unmatched"), "{}", answer.text);
+    assert!(!answer.text.contains('\u{202e}'), "{}", answer.text);
     assert!(!pacer.log().contains('\u{1b}'), "control characters do not reach a terminal through the log");
 
     let fine = JobPayload::queued(4003, REPO, &["self-hosted"]).signed(WEBHOOK_SECRET).send(&pacer.api).await;
