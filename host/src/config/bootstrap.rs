@@ -1,8 +1,12 @@
 //! A pool's `bootstrap`: how its machines become runners.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{Arch, Bootstrap, BootstrapKind, BootstrapMode, RunnerSoftware, reader::Section, value::Value};
+use super::{
+    Arch, Bootstrap, BootstrapKind, BootstrapMode, Pool, RunnerSoftware, Timeouts,
+    reader::{Reader, Section},
+    value::Value,
+};
 
 pub(super) const BOOTSTRAP: &[&str] = &["mode", "kind", "user", "max_life", "runner"];
 pub(super) const RUNNER: &[&str] = &["version", "sha256", "mirror", "dir"];
@@ -14,6 +18,30 @@ const DEFAULT_DIR: &str = "/opt/actions-runner";
 /// What `useradd` takes.
 const LONGEST_USER: usize = 32;
 
+/// How long a runner may wait for a job where the pool does not say how long its machines live: in a pool that is kept
+/// warm, a day, so that one machine is replaced a day; otherwise what is paid for at once where time is paid by the hour.
+const WAIT: (Duration, Duration) = (Duration::from_secs(24 * 3600), Duration::from_secs(3600));
+
+impl Pool {
+    /// From the moment a runner is planned: when its machine powers itself off, pacer or not.
+    pub fn max_life(&self) -> Duration {
+        let wait = if self.warm.most() > 0 { WAIT.0 } else { WAIT.1 };
+        self.bootstrap.max_life.unwrap_or_else(|| self.timeouts.life_beside_waiting() + wait.max(self.timeouts.idle))
+    }
+
+    /// From the same moment: until when a runner may be given a job that takes as long as jobs may.
+    pub fn last_call(&self) -> Duration {
+        self.max_life().saturating_sub(self.timeouts.run + self.timeouts.stop)
+    }
+}
+
+impl Timeouts {
+    /// The longest life of a runner that need not wait for a job.
+    pub fn life_beside_waiting(&self) -> Duration {
+        self.register + self.create + self.boot + self.run + self.stop
+    }
+}
+
 pub(super) fn default() -> Bootstrap {
     Bootstrap {
         mode: BootstrapMode::Callback,
@@ -24,15 +52,46 @@ pub(super) fn default() -> Bootstrap {
     }
 }
 
-pub(super) fn bootstrap(section: &Section<'_, '_>) -> Option<Bootstrap> {
+pub(super) fn bootstrap(
+    section: &Section<'_, '_>,
+    timeouts: Option<&Timeouts>,
+    reader: &Reader<'_>,
+) -> Option<Bootstrap> {
     let modes = [("callback", BootstrapMode::Callback), ("inline", BootstrapMode::Inline)];
     let mode = section.get("mode").map_or(Some(default().mode), |value| value.word(&modes));
     let kinds = BootstrapKind::ALL.map(|kind| (kind.as_str(), kind));
     let kind = section.get("kind").map_or(Some(None), |value| value.word(&kinds).map(Some));
     let user = section.get("user").map_or(Some(DEFAULT_USER.to_owned()), |value| user(&value));
-    let max_life = section.get("max_life").map_or(Some(None), |value| value.duration().map(Some));
+    let max_life = section.get("max_life").map_or(Some(None), |value| max_life(&value, timeouts, reader).map(Some));
     let runner = software(&section.section("runner", RUNNER));
     Some(Bootstrap { mode: mode?, kind: kind?, user: user?, max_life: max_life?, runner: runner? })
+}
+
+/// A machine powers itself off then, whatever it does: a job that has not ended is lost.
+fn max_life(value: &Value<'_, '_>, timeouts: Option<&Timeouts>, reader: &Reader<'_>) -> Option<Duration> {
+    let life = value.duration()?;
+    let Some(timeouts) = timeouts else { return Some(life) };
+    let least = timeouts.life_beside_waiting();
+    match life.checked_sub(least) {
+        None => {
+            value.problem(
+                "is shorter than a job may take, and its machine would power off under it",
+                format!(
+                    "write {} min or more (`register`, `create`, `boot`, `run` and `stop` of `timeouts`), or lower \
+                     `timeouts.run`",
+                    least.as_secs().div_ceil(60)
+                ),
+            );
+            return None;
+        }
+        Some(wait) if wait < timeouts.idle => reader.warn(format!(
+            "{}: leaves a runner {} s to wait for a job, less than `timeouts.idle`: it is replaced by then",
+            value.path,
+            wait.as_secs()
+        )),
+        Some(_) => {}
+    }
+    Some(life)
 }
 
 fn user(value: &Value<'_, '_>) -> Option<String> {

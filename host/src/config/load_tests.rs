@@ -426,6 +426,27 @@ fn a_bootstrap_that_cannot_work_is_refused() {
 }
 
 #[test]
+fn a_machine_lives_longer_than_its_job_may_take() {
+    let pool = |text: &str| format!("{GITHUB}{REST}{PROJECT}      - {{ name: vm, backend: engine, {text} }}\n");
+    let timeouts = "timeouts: { register: 1m, create: 2m, boot: 5m, idle: 10m, run: 1h, stop: 2m }";
+    let hours = |config: &Config| config.projects[0].pools[0].max_life().as_secs_f64() / 3600.0;
+    let load = |text: &str| Fixture::new().load(&pool(&format!("{timeouts}, {text}"))).unwrap();
+    let warned = |config: &Config| config.warnings.iter().any(|text| text.contains("less than `timeouts.idle`"));
+
+    check(&pool(&format!("{timeouts}, bootstrap: {{ max_life: 69m }}")), "write 70 min or more");
+    let tight = load("bootstrap: { max_life: 70m }");
+    assert!(warned(&tight), "{:?}", tight.warnings);
+    let last_call = tight.projects[0].pools[0].last_call();
+    assert_eq!(last_call, std::time::Duration::from_secs(8 * 60), "there is time to come up");
+    let roomy = load("bootstrap: { max_life: 80m }");
+    assert!(!warned(&roomy), "{:?}", roomy.warnings);
+
+    let (cold, warm) = (load("enabled: true"), load("min_idle: 1"));
+    assert!((hours(&cold) - 70.0 / 60.0 - 1.0).abs() < 1e-9, "{}", hours(&cold));
+    assert!((hours(&warm) - 70.0 / 60.0 - 24.0).abs() < 1e-9, "{}", hours(&warm));
+}
+
+#[test]
 fn a_trusted_proxy_is_a_network() {
     let server = "server: { trusted_proxies: [10.0.0.0/8, \"fd00::/8\"] }\n";
     let config = Fixture::new().load(&format!("{GITHUB}auth: {{ disabled: true }}\n{server}")).unwrap();

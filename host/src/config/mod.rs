@@ -258,7 +258,7 @@ pub struct Bootstrap {
     pub kind: Option<BootstrapKind>,
     /// Runs the jobs. Unprivileged; made if the image has none.
     pub user: String,
-    /// When the machine ends itself at the latest; without it, when the pool's timeouts are over.
+    /// When the machine ends itself at the latest, where the pool says so. See [`Pool::max_life`].
     pub max_life: Option<Duration>,
     pub runner: RunnerSoftware,
 }

@@ -333,7 +333,8 @@ fn pool(section: &Section<'_, '_>, reader: &Reader<'_>, backends: &Backends, own
         );
     }
     let timeouts = timeouts(&section.section("timeouts", TIMEOUTS));
-    let bootstrap = bootstrap::bootstrap(&section.section("bootstrap", bootstrap::BOOTSTRAP));
+    let bootstrap = section.section("bootstrap", bootstrap::BOOTSTRAP);
+    let bootstrap = bootstrap::bootstrap(&bootstrap, timeouts.as_ref(), reader);
     let settings = section.settings("settings");
     if let (Some(name), Some(false)) = (&name, enabled) {
         reader.warn(format!("pool `{name}` of project `{owner}` is disabled"));

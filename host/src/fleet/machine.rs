@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{
     Fleet,
-    executor::{Executor, Failure, locked, longest_life, register_timeout},
+    executor::{Executor, Failure, locked, register_timeout},
     runner::{MachinePhase, Runner, RunnerChange, RunnerName},
 };
 use crate::{
@@ -107,7 +107,7 @@ impl Executor {
             name: runner.name.to_string(),
             source,
             user: pool.bootstrap.user.clone(),
-            max_life: pool.bootstrap.max_life.unwrap_or_else(|| longest_life(&pool.timeouts)),
+            max_life: pool.max_life(),
             runner: pool.bootstrap.runner.clone(),
         };
         let bootstrap = match kind {

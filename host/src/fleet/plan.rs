@@ -104,6 +104,13 @@ pub fn timeouts(world: &World, runner: &Runner) -> Timeouts {
     world.pool(&runner.project, &runner.pool).map_or(ORPHANED, |(_, pool)| pool.timeouts)
 }
 
+/// `until`, or until when the runner may be given a job: one that takes its time has to end before the machine's life
+/// does. What is idle then is replaced.
+pub fn last_call(world: &World, runner: &Runner, until: Timestamp) -> Timestamp {
+    let pool = world.pool(&runner.project, &runner.pool);
+    pool.map_or(until, |(_, pool)| until.min(runner.created_at + pool.last_call()))
+}
+
 /// One pass. Consumes the world's list of what changed.
 pub fn plan(world: &mut World, limits: PlanLimits, names: &mut dyn Names, now: Timestamp) -> Plan {
     let mut intents = Vec::new();
@@ -274,13 +281,15 @@ fn expire(world: &World, now: Timestamp, left: &mut Left, spoken_for: &mut Spoke
                 if world.wanted_by(&name).is_some() {
                     let error = format!("it was online for {:?} and GitHub gave it no job", timeouts.idle);
                     Intent::Retire { runner: name, error: Some(error) }
-                } else if left.surplus(world, &class, now) == 0 {
-                    Intent::Extend { runner: name, deadline: now + timeouts.idle }
-                } else if best_end > now {
-                    Intent::Extend { runner: name, deadline: best_end }
                 } else {
-                    left.take(world, &class);
-                    Intent::Retire { runner: name, error: None }
+                    let wanted = if left.surplus(world, &class, now) == 0 { now + timeouts.idle } else { best_end };
+                    match last_call(world, runner, wanted) {
+                        deadline if deadline > now => Intent::Extend { runner: name, deadline },
+                        _ => {
+                            left.take(world, &class);
+                            Intent::Retire { runner: name, error: None }
+                        }
+                    }
                 }
             }
             RunnerState::Busy => {
@@ -391,7 +400,7 @@ impl<'a> Supplier<'a> {
             let (class, project, pool, jobs, free) = &mut classes[index];
             let Some(job) = world.job(key) else { continue };
             if !self.repo_is_full(project, job) {
-                if let Some(runner) = free.find(|runner| !self.spoken_for.contains(runner)) {
+                if let Some(runner) = free.find(|runner| self.may_take_a_job(runner)) {
                     self.spoken_for.insert(runner.clone());
                     self.left.take(world, class);
                     self.intents.push(Intent::Pair { runner: runner.clone(), job: key });
@@ -465,6 +474,11 @@ impl<'a> Supplier<'a> {
             .collect();
         let leaves = |runner: &&Arc<Runner>| runner.state == RunnerState::Stopping || retired.contains(&runner.name);
         self.world.runners().filter(leaves).map(|runner| (World::class_of_runner(runner), None)).collect()
+    }
+
+    fn may_take_a_job(&self, free: &RunnerName) -> bool {
+        let is_young = |runner: &Arc<Runner>| last_call(self.world, runner, Timestamp::MAX) > self.now;
+        !self.spoken_for.contains(free) && self.world.runner(free).is_some_and(is_young)
     }
 
     fn keep_warm(&mut self) {

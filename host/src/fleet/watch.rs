@@ -179,7 +179,8 @@ async fn mark_online(executor: &Executor, listed: &[GitHubRunner], names: &HashS
             .filter(|name| names.contains(name))
             .filter_map(|name| world.runner(&name))
             .flat_map(|runner| {
-                let deadline = now + super::plan::timeouts(&world, runner).idle;
+                let idle = super::plan::timeouts(&world, runner).idle;
+                let deadline = super::plan::last_call(&world, runner, now + idle);
                 let idle = Op::Runner { name: runner.name.clone(), change: RunnerChange::Idle { deadline } };
                 iter::once(idle).chain(intent::let_go(&world, runner, Proof::Runner))
             })

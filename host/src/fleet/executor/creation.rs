@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::{Executor, Failure, LOOK, RETRY};
 use crate::{
-    config::{BootstrapMode, Pool, Project, RunnerGroup, Scope, Timeouts},
+    config::{BootstrapMode, Pool, Project, RunnerGroup, Scope},
     fleet::{
         cost::Rate,
         intent,
@@ -87,7 +87,7 @@ impl Executor {
             settings: pool.settings.clone(),
             bootstrap,
             secrets,
-            lease_until: self.now() + longest_life(&pool.timeouts),
+            lease_until: self.now() + pool.max_life(),
             tags,
         });
         self.measure_create(runner);
@@ -179,11 +179,6 @@ impl Executor {
         let rate = Rate { micros_per_hour, currency, granularity, minimum, since };
         self.note(runner, RunnerChange::Rated { rate }).await;
     }
-}
-
-/// From creation to the last deadline: when it is over the machine has no business being there.
-pub(in crate::fleet) fn longest_life(timeouts: &Timeouts) -> Duration {
-    timeouts.create + timeouts.boot + timeouts.idle + timeouts.run + timeouts.stop
 }
 
 pub(in crate::fleet) fn register_timeout(pool: &Pool) -> GitHubError {

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-pub(super) use creation::{longest_life, register_timeout};
+pub(super) use creation::register_timeout;
 pub(super) use failure::{Failure, Trace};
 
 use super::{

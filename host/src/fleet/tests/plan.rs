@@ -350,6 +350,56 @@ fn a_machine_that_is_paid_by_the_hour_is_kept_for_the_hour() {
 }
 
 #[test]
+fn a_warm_runner_whose_machine_ends_before_a_job_would_is_replaced() {
+    let last_call = 3600;
+    // Kept for the minimum, and for what is paid.
+    for granularity in [1, 86_400] {
+        let mut sim = Sim::new(config(|pool, _| {
+            pool.warm = crate::config::Warm::always(1);
+            pool.max_runners = 2;
+            let life = Duration::from_secs(last_call) + pool.timeouts.run + pool.timeouts.stop;
+            pool.bootstrap.max_life = Some(life);
+        }));
+        let last_call = at(i64::try_from(last_call).unwrap());
+        let names = started(&sim.plan());
+        for name in &names {
+            sim.online(name);
+            let rate = crate::fleet::Rate {
+                micros_per_hour: 7,
+                currency: "EUR".to_owned(),
+                granularity,
+                minimum: granularity,
+                since: at(0),
+            };
+            sim.change(name, RunnerChange::Rated { rate });
+        }
+        while sim.now < last_call {
+            let plan = sim.whole_plan();
+            assert!(started(&plan.intents).is_empty(), "{:?}", plan.intents);
+            assert!(!plan.intents.iter().any(|intent| matches!(intent, Intent::Retire { .. })), "{:?}", plan.intents);
+            sim.now = sim.whole_plan().next.expect("its state has an end");
+        }
+        assert_eq!(sim.now, last_call, "until the last moment that leaves time for a job, and not longer");
+        sim.queue(1);
+        let intents = sim.plan();
+        let retired = |name: &RunnerName| {
+            intents.iter().any(|i| matches!(i, Intent::Retire { runner, error: None } if runner == name))
+        };
+        assert!(names.iter().all(retired), "{intents:?}");
+        // GitHub could not be asked, so it is there a little longer: no job is meant for it.
+        let extended = last_call + Duration::from_secs(30);
+        sim.change(&names[0], RunnerChange::Extend { deadline: extended });
+        let intents = sim.plan();
+        assert!(!intents.iter().any(|intent| matches!(intent, Intent::Pair { .. })), "{intents:?}");
+        for name in &names {
+            sim.change(name, RunnerChange::Stopping { deadline: extended, error: None });
+            sim.change(name, RunnerChange::Gone);
+        }
+        assert_eq!(started(&sim.plan()).len(), 2, "others take their place");
+    }
+}
+
+#[test]
 fn a_job_whose_machine_was_taken_away_is_run_again_once() {
     let mut sim = plain();
     sim.queue(1);
