@@ -1,10 +1,13 @@
 //! What machines that run a start script say to pacer: `POST /api/runner/config` and `POST /api/runner/phase`.
 //!
 //! The first hands out the runner's just-in-time configuration, once, for the one-time token of the script; the second
-//! takes the phases that the script reports. Both are public and know nothing but the token. Wrong tokens are slowed
-//! down as wrong sign-ins are; wrong and second uses are audited. What the paths take and answer is in
+//! takes the phases that the script reports. Both are public and know nothing but the token. A right token is never held
+//! up by wrong ones that come from its address: it is looked at first, and 256 bits are not guessed. Wrong tokens and spent
+//! ones are slowed down as wrong sign-ins are; the wrong ones are audited as far as they are looked at, the spent ones
+//! once for each runner. What the paths take and answer is in
 //! `docs/bootstrap.md`, for authors of images.
 
+mod spent;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -27,6 +30,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::{info, warn};
 
+pub use spent::Spent;
 pub use token::{Purpose, Tokens};
 
 use crate::{
@@ -75,6 +79,12 @@ pub enum Refusal {
     Later { reason: String, retry_after: Option<Duration> },
 }
 
+impl Refusal {
+    pub fn later(reason: &str) -> Self {
+        Self::Later { reason: reason.to_owned(), retry_after: None }
+    }
+}
+
 /// What the callbacks are made from. Cheap to clone.
 #[derive(Clone)]
 pub struct Callbacks {
@@ -83,7 +93,9 @@ pub struct Callbacks {
     pub machines: Arc<dyn Machines>,
     pub audit: Arc<dyn Audit>,
     pub clock: SharedClock,
+    /// Of machines alone: no sign-in is held up by them.
     pub throttle: Arc<Throttle>,
+    pub spent: Arc<Spent>,
 }
 
 /// Serve it with connect info, or all machines share one slow-down.
@@ -101,6 +113,9 @@ async fn config(State(callbacks): State<Callbacks>, extensions: Extensions, head
         Ok((_, runner, address)) => (runner, address),
         Err(error) => return error.into_response(),
     };
+    if callbacks.spent.contains(&runner) {
+        return callbacks.hold_back(address).err().unwrap_or_else(|| refused(&Refusal::Over)).into_response();
+    }
     match callbacks.machines.exchange(runner.clone()).await {
         Ok(jit_config) => {
             info!(runner.name = %runner, "the machine of `{runner}` at {address} fetched its configuration");
@@ -113,7 +128,7 @@ async fn config(State(callbacks): State<Callbacks>, extensions: Extensions, head
         }
         Err(refusal) => {
             warn!(runner.name = %runner, "the machine of `{runner}` at {address} got no configuration: {refusal}");
-            if matches!(refusal, Refusal::Used | Refusal::Over) {
+            if matches!(refusal, Refusal::Used | Refusal::Over) && callbacks.spent.insert(&runner) {
                 callbacks.audit("audit.runner.config.refused", runner.as_str(), address, refusal.to_string()).await;
             }
             refused(&refusal).into_response()
@@ -158,17 +173,22 @@ impl Callbacks {
         let found = token.and_then(|(_, token)| {
             purposes.iter().find_map(|purpose| Some((*purpose, self.tokens.verify(*purpose, token.trim())?)))
         });
-        let Some((purpose, runner)) = found else {
-            self.throttle.wrong(address, self.clock.now()).map_err(ApiError::slow_down)?;
-            warn!(client.address = %address, "a wrong runner token was given from {address}");
-            self.audit("audit.runner.token.refused", "-", address, "it is not one of this pacer's".to_owned()).await;
-            return Err(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "a runner's own token is needed: send `Authorization: Bearer <token>`",
-            ));
-        };
-        Ok((purpose, runner, address))
+        if let Some((purpose, runner)) = found {
+            return Ok((purpose, runner, address));
+        }
+        self.hold_back(address)?;
+        warn!(client.address = %address, "a wrong runner token was given from {address}");
+        self.audit("audit.runner.token.refused", "-", address, "it is not one of this pacer's".to_owned()).await;
+        Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "a runner's own token is needed: send `Authorization: Bearer <token>`",
+        ))
+    }
+
+    /// Counts a token that is good for nothing; an error says how long its address has to wait before another is counted.
+    fn hold_back(&self, address: IpAddr) -> Result<(), ApiError> {
+        self.throttle.wrong(address, self.clock.now()).map_err(ApiError::slow_down)
     }
 
     async fn audit(&self, action: &str, subject: &str, address: IpAddr, detail: String) {

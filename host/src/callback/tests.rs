@@ -79,13 +79,18 @@ fn fixture() -> Fixture {
         audit: recorder.clone(),
         clock: Arc::new(Noon),
         throttle: Arc::default(),
+        spent: Arc::default(),
     });
     Fixture { recorder, tokens, router }
 }
 
 impl Fixture {
     fn token(&self, purpose: Purpose) -> String {
-        self.tokens.issue(purpose, &RunnerName::new("pacer-vm-a")).expose_secret().to_owned()
+        self.token_of("pacer-vm-a", purpose)
+    }
+
+    fn token_of(&self, runner: &str, purpose: Purpose) -> String {
+        self.tokens.issue(purpose, &RunnerName::new(runner)).expose_secret().to_owned()
     }
 
     async fn post(&self, path: &str, token: &str, body: impl Into<Body>) -> (StatusCode, HeaderMap, String) {
@@ -127,10 +132,12 @@ async fn a_second_use_is_refused_and_audited() {
             0,
         ),
     ];
-    for (refusal, expected, retry_after, audited) in cases {
+    for (index, (refusal, expected, retry_after, audited)) in cases.into_iter().enumerate() {
         let expected_message = refusal.to_string();
         *guard(&fixture.recorder.refusal) = Some(refusal);
-        let (status, headers, body) = fixture.post(CONFIG_PATH, &fixture.token(Purpose::Config), "").await;
+        let runner = format!("pacer-vm-{index}");
+        let token = fixture.token_of(&runner, Purpose::Config);
+        let (status, headers, body) = fixture.post(CONFIG_PATH, &token, "").await;
         assert_eq!(status, expected);
         assert_eq!(headers.get(header::RETRY_AFTER).map(|value| value.to_str().unwrap()), retry_after);
         assert!(body.contains(&expected_message), "{body}");
@@ -138,9 +145,25 @@ async fn a_second_use_is_refused_and_audited() {
         assert_eq!(entries.len(), audited, "{expected_message}");
         assert!(entries.iter().all(|entry| {
             (entry.action.as_str(), entry.subject.as_str(), entry.actor.as_str())
-                == ("audit.runner.config.refused", "pacer-vm-a", "machine at 192.0.2.7")
+                == ("audit.runner.config.refused", runner.as_str(), "machine at 192.0.2.7")
         }));
     }
+}
+
+#[tokio::test]
+async fn a_spent_token_is_audited_once_and_slowed_down() {
+    let fixture = fixture();
+    *guard(&fixture.recorder.refusal) = Some(Refusal::Used);
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(fixture.post(CONFIG_PATH, &fixture.token(Purpose::Config), "").await.0);
+    }
+    assert_eq!(statuses.first(), Some(&StatusCode::GONE));
+    assert_eq!(statuses.last(), Some(&StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
+    assert_eq!(guard(&fixture.recorder.audit).len(), 1);
+    *guard(&fixture.recorder.refusal) = None;
+    let another = fixture.token_of("pacer-vm-b", Purpose::Config);
+    assert_eq!(fixture.post(CONFIG_PATH, &another, "").await.0, StatusCode::OK, "a neighbour is not held up");
 }
 
 #[tokio::test]
@@ -153,16 +176,13 @@ async fn wrong_tokens_are_refused_audited_and_slowed_down() {
     let (status, _, _) = fixture.post(PHASE_PATH, "pacer-vm-a.00", r#"{"phase":"booted"}"#).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert_eq!(guard(&fixture.recorder.audit).len(), 2);
-    let mut last = StatusCode::UNAUTHORIZED;
-    for _ in 0..5 {
-        last = fixture.post(CONFIG_PATH, "pacer-vm-a.00", "").await.0;
+    let mut last = (StatusCode::UNAUTHORIZED, HeaderMap::new(), String::new());
+    for _ in 0..50 {
+        last = fixture.post(CONFIG_PATH, "pacer-vm-a.00", "").await;
     }
-    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
-    let (status, headers, _) = fixture.post(CONFIG_PATH, "pacer-vm-a.00", "").await;
-    assert_eq!(
-        (status, &headers[header::RETRY_AFTER]),
-        (StatusCode::TOO_MANY_REQUESTS, &HeaderValue::from_static("1"))
-    );
+    let retry_after = HeaderValue::from_static("1");
+    assert_eq!((last.0, &last.1[header::RETRY_AFTER]), (StatusCode::TOO_MANY_REQUESTS, &retry_after));
+    assert!(guard(&fixture.recorder.audit).len() < 10, "what is not looked at is not audited");
     let (status, _, _) = fixture.post(CONFIG_PATH, &fixture.token(Purpose::Config), "").await;
     assert_eq!(status, StatusCode::OK, "a machine does not pay for another's wrong tokens");
 }

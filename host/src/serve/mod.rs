@@ -81,6 +81,7 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
         audit: sources.audit.clone(),
         clock: clock.clone(),
         throttle: Arc::default(),
+        spent: Arc::default(),
     };
     let state = console::State::new(current.clone(), sources, telemetry.metrics(), clock.clone(), stopping.clone());
     let secrets = Arc::new(ArcSwap::from_pointee(WebhookSecrets::new(&config.github.webhook_secrets)));
