@@ -26,7 +26,7 @@ async fn running() -> (World, TestPacer) {
     (world, pacer)
 }
 
-fn one_time_token(world: &World, runner: &str) -> String {
+pub(super) fn one_time_token(world: &World, runner: &str) -> String {
     script::value(&world.simulator.cloud.scripts()[runner], "PACER_TOKEN").expect("a script has a token")
 }
 
@@ -42,7 +42,7 @@ async fn story_of(pacer: &TestPacer, runner: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-async fn fetch(pacer: &TestPacer, token: &str) -> pacer_tests::api::Answer {
+pub(super) async fn fetch(pacer: &TestPacer, token: &str) -> pacer_tests::api::Answer {
     pacer.api.with_token(Some(token)).post("/api/runner/config").await
 }
 

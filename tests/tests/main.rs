@@ -8,6 +8,7 @@ mod command_line;
 mod containers;
 mod crashes;
 mod credentials;
+mod exchanges;
 mod looks;
 mod machines;
 mod main_job;

@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use secrecy::SecretString;
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 use tracing::warn;
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
     bootstrap,
     callback::{Machines, Purpose, Refusal, Tokens},
     config::{self, BootstrapKind, BootstrapMode, Pool},
-    github::{GitHubError, JitRunner, Registration},
+    github::{GitHubError, GitHubErrorKind, JitRunner, Registration},
     plugins::{BackendError, Bootstrap, ErrorKind},
     store::{Op, OpOutcome},
 };
@@ -130,12 +130,25 @@ impl Executor {
         matches!(self.way(runner, &pool).await, Ok(Way::Script(_, BootstrapMode::Callback)))
     }
 
+    /// Runs to its end whether or not the machine still listens: what GitHub has registered is written down, or ended.
     async fn exchange(self: &Arc<Self>, name: &RunnerName) -> Result<SecretString, Refusal> {
         // A second registration of the name would remove the first.
         let turn = Turn::take(self, name).ok_or(Refusal::UnderWay)?;
+        let (give, take) = oneshot::channel();
+        self.tracker.spawn(async move {
+            let Turn { executor, name } = &turn;
+            let Some(outcome) = executor.abandoned.run_until_cancelled(executor.hand_out(name)).await else { return };
+            if let Err(Ok(_lost)) = give.send(outcome) {
+                let how = "its machine did not wait for the configuration, which GitHub gives once".to_owned();
+                executor.give_up(name, Failure::Lost(how)).await;
+            }
+        });
+        take.await.unwrap_or_else(|_| Err(Refusal::later("pacer is going down")))
+    }
+
+    async fn hand_out(self: &Arc<Self>, name: &RunnerName) -> Result<SecretString, Refusal> {
         let Some(runner) = self.stored(name).await? else {
-            // However often it asks, GitHub is asked by one at a time.
-            self.tracker.spawn(async move { turn.executor.disown(&turn.name).await });
+            self.disown(name).await;
             return Err(Refusal::Over);
         };
         if runner.state.is_final() {
@@ -146,23 +159,48 @@ impl Executor {
         }
         let (project, pool) = self.pool(&runner).filter(|_| runner.state.is_supply()).ok_or(Refusal::Over)?;
         let registration = self.registration(&runner, &project, &pool);
-        let JitRunner { id, config } = self.register(&pool, &registration).await.map_err(|error| {
-            let reason = format!("the runner cannot be registered now: {error}");
-            Refusal::Later { reason, retry_after: error.retry_after }
-        })?;
+        let JitRunner { id, config } = match self.register(&pool, &registration).await {
+            Ok(registered) => registered,
+            Err(error) if error.kind == GitHubErrorKind::NameTaken => return Err(self.taken(&runner, error).await),
+            Err(error) => return Err(not_now(&error)),
+        };
         let change = RunnerChange::Exchanged { github_runner_id: id };
         let written = self.parts.store.write(vec![Op::Runner { name: name.clone(), change }]).await;
-        match written.map_err(|error| later(&error))?.first() {
-            Some(OpOutcome::Applied(true)) => Ok(config),
-            // It was given up in the meantime, and nobody knows of this registration.
-            Some(OpOutcome::Applied(false) | OpOutcome::Ingested(_)) | None => {
-                let removed = self.parts.github.delete_runner(&runner.target, runner.installation_id, id).await;
-                if let Err(error) = removed {
-                    warn!(runner.name = %name, %error, "the registration of `{name}` could not be removed");
-                }
-                Err(Refusal::Over)
-            }
+        if let Ok(outcomes) = &written
+            && let Some(OpOutcome::Applied(true)) = outcomes.first()
+        {
+            return Ok(config);
         }
+        // It was given up in the meantime, or nothing can be stored: nobody knows of this registration.
+        let removed = self.parts.github.delete_runner(&runner.target, runner.installation_id, id).await;
+        if let Err(error) = removed {
+            warn!(runner.name = %name, %error, "the registration of `{name}` could not be removed");
+        }
+        Err(written.map_or_else(|error| later(&error), |_| Refusal::Over))
+    }
+
+    /// GitHub has its name already. Nobody else draws it: an earlier exchange was cut off between GitHub's answer and
+    /// the commit. The configuration cannot be fetched again, so another runner is drawn.
+    async fn taken(self: &Arc<Self>, runner: &Runner, error: GitHubError) -> Refusal {
+        let found = self.parts.github.find_runner(&runner.target, runner.installation_id, &runner.name).await;
+        match found {
+            // Removed in the meantime.
+            Ok(None) => Refusal::later("the runner is registered anew"),
+            Ok(Some(found)) if found.online || found.busy => Refusal::Used,
+            Ok(Some(_)) => {
+                self.give_up(&runner.name, Failure::GitHub(error)).await;
+                Refusal::Over
+            }
+            Err(error) => not_now(&error),
+        }
+    }
+
+    /// Ends a runner that can have had no job, and whose machine exists or is being made.
+    async fn give_up(self: &Arc<Self>, name: &RunnerName, failure: Failure) {
+        let Some(runner) = self.runner(name).filter(|runner| runner.state.is_supply()) else { return };
+        self.fail(&runner, failure).await;
+        self.interrupt(name);
+        self.spawn(name, Executor::take_down);
     }
 
     async fn report(
@@ -196,7 +234,12 @@ impl Executor {
 
 fn later(error: &crate::store::StoreError) -> Refusal {
     warn!(%error, "what a machine asks for cannot be looked up or stored");
-    Refusal::Later { reason: "the database does not answer; try again".to_owned(), retry_after: None }
+    Refusal::later("the database does not answer; try again")
+}
+
+fn not_now(error: &GitHubError) -> Refusal {
+    let reason = format!("the runner cannot be registered now: {error}");
+    Refusal::Later { reason, retry_after: error.retry_after }
 }
 
 /// One exchange of a runner at a time.

@@ -23,6 +23,8 @@ pub enum Fault {
     SecondaryLimit { retry_after: u64 },
     /// The call has its effect after this many milliseconds.
     Slow { ms: u64 },
+    /// The call has its effect at once, and its answer comes after this many milliseconds.
+    Late { ms: u64 },
     /// The call has its effect, and its answer is cut off.
     LostAnswer,
     /// The call has its effect, and its answer is of no use.
@@ -124,6 +126,11 @@ impl Faults {
             Some(Fault::Slow { ms }) => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 next.run(request).await
+            }
+            Some(Fault::Late { ms }) => {
+                let response = next.run(request).await;
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                response
             }
             Some(Fault::LostAnswer) => {
                 let (mut parts, _) = next.run(request).await.into_parts();

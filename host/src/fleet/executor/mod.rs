@@ -179,7 +179,7 @@ impl Executor {
         });
     }
 
-    fn interrupt(&self, name: &RunnerName) {
+    pub(super) fn interrupt(&self, name: &RunnerName) {
         if let Some(token) = locked(&self.tasks).get(name) {
             token.cancel();
         }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Executor {
-    pub(super) async fn take_down(self: Arc<Self>, runner: Arc<Runner>) {
+    pub(in crate::fleet) async fn take_down(self: Arc<Self>, runner: Arc<Runner>) {
         self.take_down_now(&runner.name, Trace::Perhaps).await;
     }
 
