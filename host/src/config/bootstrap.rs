@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     Arch, Bootstrap, BootstrapKind, BootstrapMode, Pool, RunnerSoftware, Timeouts,
     reader::{Reader, Section},
+    sections::is_in_clear,
     value::Value,
 };
 
@@ -133,6 +134,17 @@ fn software(section: &Section<'_, '_>) -> Option<RunnerSoftware> {
         return None;
     }
     let mirror = section.get("mirror").map_or(Some(None), |value| mirror(&value).map(Some));
+    if let (Some(Some(url)), Some(sums)) = (&mirror, &sha256)
+        && sums.is_empty()
+        && is_in_clear(url)
+    {
+        section.problem(
+            "mirror",
+            "is an `http://` address, and there is nothing to compare with what it gives: every job would run it",
+            "use `https://`, or pin `version` and its `sha256`",
+        );
+        return None;
+    }
     let dir = section.get("dir").map_or(Some(DEFAULT_DIR.to_owned()), |value| dir(&value));
     Some(RunnerSoftware { version: version?, sha256: sha256?, mirror: mirror?, dir: dir? })
 }

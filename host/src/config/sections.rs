@@ -48,13 +48,15 @@ pub(super) fn server(root: &Section<'_, '_>, reader: &Reader<'_>, app_id: Option
         }),
     };
     let public_url = match section.get("public_url") {
-        Some(value) => web_url(&value).filter(|url| {
-            let has_path = url.splitn(4, '/').count() > 3;
-            if has_path {
-                value.problem("has a path", "pacer's pages are at `/`: give it a host name of its own");
-            }
-            !has_path
-        }),
+        Some(value) => web_url(&value)
+            .filter(|url| {
+                let has_path = url.splitn(4, '/').count() > 3;
+                if has_path {
+                    value.problem("has a path", "pacer's pages are at `/`: give it a host name of its own");
+                }
+                !has_path
+            })
+            .inspect(|url| warn_plain_http(reader, "server.public_url", url)),
         None => {
             if let Some(addr) = addr
                 && !addr.ip().is_loopback()
@@ -117,9 +119,14 @@ pub(super) fn web_url(value: &Value<'_, '_>) -> Option<String> {
     Some(format!("{}://{host}{}", uri.scheme_str()?, uri.path().trim_end_matches('/')))
 }
 
+/// Whether what goes to this address can be read, and what comes from it replaced, on the way.
+pub(super) fn is_in_clear(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback)
+}
+
 pub(super) fn warn_plain_http(reader: &Reader<'_>, key: &str, url: &str) {
-    let Ok(uri) = url.parse::<http::Uri>() else { return };
-    if uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback) {
+    if is_in_clear(url) {
         reader.warn(format!("{key}: tokens cross the network unencrypted; use `https://`"));
     }
 }
