@@ -37,6 +37,8 @@ const STUCK: &str = "100";
 pub enum Answer {
     Config,
     Status(u16),
+    /// Not now; again after this many seconds.
+    Later(u16),
     /// A body that is no configuration.
     Garbage,
     /// The connection ends without a word.
@@ -174,6 +176,7 @@ fn answer(connection: &mut TcpStream, manners: &Manners, told: &Mutex<Told>) -> 
                     Some(response("200 OK", body.as_bytes()))
                 }
                 Answer::Status(status) => Some(response(&format!("{status} So"), b"{}")),
+                Answer::Later(seconds) => Some(response(&format!("503 Later\r\nRetry-After: {seconds}"), b"{}")),
                 Answer::Garbage => Some(response("200 OK", b"<html>come in</html>")),
                 Answer::Nothing => None,
             }
@@ -259,14 +262,21 @@ pub struct Machine {
     pub stubs: Vec<(&'static str, String)>,
     /// Runs before the script does.
     pub prelude: String,
+    /// Runs after everything else of the machine was ended.
+    pub epilogue: String,
     /// `run.sh` of the runner that is in the image, if there is one.
     pub baked: Option<String>,
     /// More arguments of `docker run`.
     pub arguments: Vec<&'static str>,
 }
 
-/// Notes how it was called, and ends every process of the machine but the first.
-const POWER_OFF: &str = "#!/bin/sh\necho \"${0##*/} $*\" >>/out/power\nkill -9 -1\n";
+/// A way to power off: notes how it was called and by whom, then does this.
+pub fn powers_off(then: &str) -> String {
+    format!("#!/bin/sh\necho \"${{0##*/}} $*\" >>/out/power\necho \"${{BY:-script}}\" >/out/by\n{then}\n")
+}
+
+/// Ends every process of the machine but the first.
+pub const OFF: &str = "kill -9 -1";
 
 impl Machine {
     /// As pacer rendered it, in a hurry.
@@ -276,12 +286,15 @@ impl Machine {
             system: System::Busybox,
             programs: Vec::new(),
             without: Vec::new(),
-            stubs: vec![("systemctl", POWER_OFF.to_owned())],
+            stubs: vec![("systemctl", powers_off(OFF))],
             prelude: String::new(),
+            epilogue: String::new(),
             baked: None,
             arguments: Vec::new(),
         };
-        machine.edited("\npause=2 request=30 ", "\npause=0 request=10 ").assigned("PACER_MAX_LIFE", "60")
+        let machine = machine.edited("\npause=2 request=30 ", "\npause=0 request=10 ").assigned("PACER_MAX_LIFE", "60");
+        // So that it is seen who powers off: the script, or the switch that watches over it.
+        machine.edited("\n    tries=1\n    end=", "\n    tries=1 BY=switch\n    export BY\n    end=")
     }
 
     /// With a [`Callback`] for pacer.
@@ -343,8 +356,8 @@ impl Machine {
         let start = format!(
             "umask 077; cat >/tmp/start.sh; umask 022\n{}\n{gone}timeout -s KILL {STUCK} {shell} /tmp/start.sh\n\
              for _ in $(seq {STUCK}); do [ ! -s /out/power ] || break; sleep 1; done\n\
-             [ ! -e /tmp/start.sh ] || echo >/out/left\nexit 0",
-            self.prelude
+             [ ! -e /tmp/start.sh ] || echo >/out/left\n{}\nexit 0",
+            self.prelude, self.epilogue
         );
         arguments.extend([RUNNER_IMAGE.to_owned(), "sh".to_owned(), "-c".to_owned(), start]);
         let began = Instant::now();
@@ -367,9 +380,18 @@ fn executable(path: &Path, text: &str) {
 
 /// The archive of a runner's release with this `run.sh`.
 pub fn archive(run: &str) -> Vec<u8> {
+    archive_of(&[("run.sh", run)])
+}
+
+/// An archive of programs.
+pub fn archive_of(files: &[(&str, &str)]) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder for the test");
-    executable(&folder.path().join("run.sh"), run);
-    let said = Command::new("tar").arg("-C").arg(folder.path()).args(["-czf", "-", "run.sh"]).output();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().expect("it is in the folder")).expect("the folder of the test is writable");
+        executable(&path, text);
+    }
+    let said = Command::new("tar").arg("-C").arg(folder.path()).args(["-czf", "-", "."]).output();
     said.expect("tar is everywhere").stdout
 }
 

@@ -55,7 +55,7 @@ async fn replaced_once(world: &World, pacer: &TestPacer, why: &str) {
     assert_eq!(world.simulator.cloud.made().len(), 2, "one was replaced");
     assert_eq!(world.simulator.github.jit_configs().len(), 2);
     let runners = pacer.api.get("/api/v1/runners").await.json();
-    let errors = runners["items"].as_array().unwrap().iter().filter_map(|runner| runner["error"].as_str());
+    let errors = runners["items"].as_array().expect("a list").iter().filter_map(|runner| runner["error"].as_str());
     let errors: Vec<&str> = errors.collect();
     assert!(errors.len() == 1 && errors[0].contains(why), "{errors:?}");
 }
@@ -101,11 +101,11 @@ async fn a_machine_that_hangs_up_while_it_is_registered_is_replaced() {
     world.simulator.github.faults().next("jit", 1, Fault::Late { ms: 500 });
     let machine = stuck_machine(&world).await;
     let token = one_time_token(&world, &machine);
-    let mut connection = TcpStream::connect(pacer.url("").trim_start_matches("http://")).await.unwrap();
+    let mut connection = TcpStream::connect(pacer.url("").trim_start_matches("http://")).await.expect("pacer listens");
     let request = format!(
         "POST /api/runner/config HTTP/1.1\r\nHost: pacer\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
     );
-    connection.write_all(request.as_bytes()).await.unwrap();
+    connection.write_all(request.as_bytes()).await.expect("pacer reads");
     asked_for_a_configuration(&world).await;
     drop(connection);
     replaced_once(&world, &pacer, "did not wait for the configuration").await;

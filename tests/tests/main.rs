@@ -10,6 +10,7 @@ mod crashes;
 mod credentials;
 mod exchanges;
 mod looks;
+mod machine_ends;
 mod machines;
 mod main_job;
 mod secrets;

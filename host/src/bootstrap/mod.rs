@@ -21,6 +21,9 @@ const PLACE: &str = "/run/pacer-start.sh";
 /// Says that the script was started on this machine. It belongs to the instance, so that an image made of it boots.
 const STARTED: &str = "/var/lib/cloud/instance/pacer-started";
 
+/// How much later than the script's own switch, which says why, the one before it powers off.
+const BEHIND: Duration = Duration::from_secs(180);
+
 /// What a machine has to know.
 #[derive(Debug)]
 pub struct Plan {
@@ -78,9 +81,12 @@ pub fn start_script(plan: &Plan) -> SecretString {
 /// than some clouds take.
 pub fn cloud_init(plan: &Plan) -> SecretString {
     let script = STANDARD.encode(packed(start_script(plan).expose_secret().as_bytes()));
+    let switch = (plan.max_life + BEHIND).as_secs();
     let document = json!({
-        // Runs at every boot, the rest at the first one only.
-        "bootcmd": [["sh", "-c", format!("[ ! -e {STARTED} ] || poweroff -f")]],
+        // Runs at every boot, and before anything that might hang; the rest runs at the first one only.
+        "bootcmd": [["sh", "-c", format!(
+            "if [ -e {STARTED} ]; then poweroff -f; fi; {{ sleep {switch} && poweroff -f; }} </dev/null >/dev/null 2>&1 &"
+        )]],
         "write_files": [{ "path": PLACE, "permissions": "0700", "encoding": "gz+b64", "content": script }],
         "runcmd": [["sh", "-c", format!(": >{STARTED}")], ["sh", PLACE]],
     });
@@ -190,18 +196,23 @@ mod tests {
     fn a_machine_that_boots_again_powers_off() {
         let folder = tempfile::tempdir().unwrap();
         let (document, _) = unpacked(&cloud_init(&callback()));
-        // `poweroff` is a function here; the marker is this test's own.
-        let run = |command: &Value| {
+        // `poweroff` and `sleep` are functions here; the marker is this test's own.
+        let run = |command: &Value, slept: bool| {
             assert_eq!((&command[0], &command[1]), (&json!("sh"), &json!("-c")));
-            let text = command[2].as_str().unwrap().replace("/var/lib/cloud/instance", folder.path().to_str().unwrap());
-            let text = format!("poweroff() {{ echo \"$*\"; }}\n{text}");
-            String::from_utf8(Command::new("sh").args(["-c", &text]).output().unwrap().stdout).unwrap()
+            let out = folder.path().to_str().unwrap();
+            let text = command[2].as_str().unwrap().replace("/var/lib/cloud/instance", out);
+            let sleep = format!("sleep() {{ echo \"sleep $*\" >>{out}/said; {slept}; }}");
+            let text = format!("poweroff() {{ echo \"poweroff $*\" >>{out}/said; }}\n{sleep}\n{text}\nwait");
+            assert!(Command::new("sh").args(["-c", &text]).status().unwrap().success());
+            let said = std::fs::read_to_string(folder.path().join("said")).unwrap_or_default();
+            let _ = std::fs::remove_file(folder.path().join("said"));
+            said
         };
-        let boot = || run(&document["bootcmd"][0]);
-        assert_eq!(boot(), "", "the first time");
-        assert_eq!(boot(), "", "it was not started yet");
-        run(&document["runcmd"][0]);
-        assert_eq!(boot(), "-f\n");
+        let boot = |slept: bool| run(&document["bootcmd"][0], slept);
+        assert_eq!(boot(false), "sleep 3780\n", "the first time");
+        assert_eq!(boot(true), "sleep 3780\npoweroff -f\n", "it was not started, and its life is over");
+        run(&document["runcmd"][0], false);
+        assert!(boot(false).starts_with("poweroff -f\n"), "the second time");
     }
 
     #[test]

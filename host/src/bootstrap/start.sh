@@ -4,9 +4,10 @@ set -u
 umask 077
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
-# In seconds: between attempts; a request; a download with its attempts; waiting for pacer to have a configuration;
-# what installs the runner's dependencies; until a way to power off has had its chance.
-pause=2 request=30 download=900 exchange=600 install=600 settle=30
+# In seconds: between attempts; a request; a report; an exchange, for which pacer asks GitHub; a download with its
+# attempts; waiting for pacer to have a configuration; what installs the runner's dependencies; until a way to power
+# off has had its chance.
+pause=2 request=30 tell=10 answer=90 download=900 exchange=600 install=600 settle=30
 
 work=$(mktemp -d /run/pacer.XXXXXX 2>/dev/null || mktemp -d) || work=/tmp
 log=$work/log
@@ -38,15 +39,18 @@ bounded() {
 }
 
 power_off() {
+    # Nothing ends this before the machine is off, and the switch looks on in case something does.
+    trap '' HUP INT TERM
     trap - EXIT
-    # Nothing here may hold up the shutdown that it asks for.
-    trap 'exit 1' HUP INT TERM
-    [ -z "$switch" ] || kill "$switch" 2>/dev/null
     bounded "$settle" sync
     for way in 'systemctl poweroff' 'shutdown -P now' 'poweroff' 'poweroff -f' 'halt -fp'; do
-        # What succeeds takes a moment; what hangs is given up for the next way.
+        # What succeeds takes a moment, and is not held up; what hangs is given up for the next way.
         # shellcheck disable=SC2086 # a command and its arguments
-        if has "${way%% *}" && bounded "$settle" $way >/dev/null 2>&1; then sleep "$settle"; fi
+        if has "${way%% *}" && bounded "$settle" $way >/dev/null 2>&1; then
+            trap - HUP INT TERM
+            sleep "$settle"
+            trap '' HUP INT TERM
+        fi
     done
     echo 1 >/proc/sys/kernel/sysrq && echo o >/proc/sysrq-trigger
     exit 1
@@ -72,26 +76,28 @@ told_wget() {
     exec wget "$@"
 }
 
-# post URL BODY: prints the status, leaves the answer in $work/answer. The token never is an argument where the
+# post URL BODY SECONDS: prints the status, leaves the answer in $work/answer and its head, as far as the client shows
+# it, in $work/head. The token never is an argument where the
 # client can be told otherwise. busybox's cannot; before the job starts there is nobody to see it.
 post() {
     printf %s "$2" >"$work/body"
     : >"$work/answer"
+    : >"$work/head"
     token=$(cat "$work/token")
     case $client in
         curl)
             printf 'header = "Authorization: Bearer %s"\nheader = "Content-Type: application/json"\n' "$token" |
-                curl -q -sS -m "$request" -K - --data-binary "@$work/body" -o "$work/answer" -w '%{http_code}' "$1" \
-                    2>>"$log" || true
+                curl -q -sS -m "$3" -K - --data-binary "@$work/body" -D "$work/head" -o "$work/answer" \
+                    -w '%{http_code}' "$1" 2>>"$log" || true
             return
             ;;
         wget)
             printf 'header = Authorization: Bearer %s\nheader = Content-Type: application/json\n' "$token" >"$work/rc"
-            bounded "$request" told_wget -q -S -t 1 -O "$work/answer" --post-file "$work/body" "$1" \
+            bounded "$3" told_wget -q -S -t 1 -O "$work/answer" --post-file "$work/body" "$1" \
                 2>"$work/head"
             ;;
         *)
-            bounded "$request" wget -q -O "$work/answer" --header "Authorization: Bearer $token" \
+            bounded "$3" wget -q -O "$work/answer" --header "Authorization: Bearer $token" \
                 --header 'Content-Type: application/json' --post-file "$work/body" "$1" 2>"$work/head"
             ;;
     esac && echo 200 && return
@@ -105,7 +111,7 @@ report() {
     text=$(printf '%s\n' "${2:-}" | tr '\t' ' ' | LC_ALL=C tr -cd '\n\040-\176' |
         sed -e 's/[\\"]/\\&/g' -e 's/$/\\n/' | tr -d '\n')
     for try in ${tries:-1 2 3}; do
-        case $(post "$url/api/runner/phase" "{\"phase\":\"$1\",\"log\":\"${text%\\n}\"}") in
+        case $(post "$url/api/runner/phase" "{\"phase\":\"$1\",\"log\":\"${text%\\n}\"}" "$tell") in
             2* | 4*) return ;;
         esac
         sleep "$((try * pause))"
@@ -127,6 +133,7 @@ fail() {
 # shellcheck disable=SC2317 # the trap calls it
 the_end() {
     code=$?
+    trap '' HUP INT TERM
     [ -d "$work/over" ] || failed "the start script ended with $code"
     power_off
 }
@@ -152,11 +159,44 @@ trap 'exit 1' HUP INT TERM
     power_off
 ) </dev/null &
 switch=$!
-if has shutdown; then bounded "$request" shutdown -P "+$((PACER_MAX_LIFE / 60 + 2))" >/dev/null 2>&1; fi
+# Some stay until it is time.
+if has shutdown; then shutdown -P "+$((PACER_MAX_LIFE / 60 + 2))" </dev/null >/dev/null 2>&1 & fi
 
 [ -z "$url" ] || usable "$url" || fail "there is nothing here to speak to $url with: $wanted"
 [ "$(id -u)" = 0 ] || fail "the start script has to run as root"
+
+# A later boot would have neither this script nor its switch: whatever runs first ends it. What cloud-init started it
+# guards by itself, and so that an image of this machine boots.
+once() {
+    boot=$(cat /proc/sys/kernel/random/boot_id) && cat >/etc/pacer-once <<END || return
+#!/bin/sh
+# This machine was made for one boot.
+[ "\$(cat /proc/sys/kernel/random/boot_id)" = $boot ] && exit
+systemctl poweroff -ff || poweroff -f || echo o >/proc/sysrq-trigger
+END
+    for place in /etc/systemd/system /etc/local.d /etc/cron.d; do
+        if [ -d $place ]; then guarded=yes; fi
+    done
+    if [ -d /etc/systemd/system ]; then
+        mkdir -p /etc/systemd/system/sysinit.target.wants
+        printf '%s\n' '[Unit]' 'Description=Power off what was made for one boot' DefaultDependencies=no '[Service]' \
+            Type=oneshot 'ExecStart=/bin/sh /etc/pacer-once' >/etc/systemd/system/pacer-once.service
+        ln -sf ../pacer-once.service /etc/systemd/system/sysinit.target.wants/pacer-once.service
+    fi
+    if [ -d /etc/local.d ]; then cp /etc/pacer-once /etc/local.d/pacer-once.start; fi
+    if [ -d /etc/cron.d ]; then echo '@reboot root sh /etc/pacer-once' >/etc/cron.d/pacer-once; fi
+    for file in /etc/rc.local /etc/init.d/rcS; do
+        if [ -f $file ]; then guarded=yes && sed -i '1a sh /etc/pacer-once' $file; fi
+    done
+    [ -n "$guarded" ]
+}
+guarded=''
+[ -e /var/lib/cloud/instance/pacer-started ] || once 2>>"$log" || say "nothing here would end a second boot"
+
+# Once: pacer only shows it.
+tries=1
 report booted
+tries=''
 
 # Where the job runs.
 if ! id "$PACER_USER" >/dev/null 2>&1; then
@@ -207,6 +247,10 @@ if [ -z "$dir" ]; then
     if [ "$client" = none ] || { [ -z "$sum" ] && ! usable "$PACER_RELEASES"; }; then
         fail "there is nothing here to download the runner from $PACER_RELEASES with: $wanted, or pin its checksum"
     fi
+    case $sum:$PACER_RELEASES in
+        :http://127.* | :http://localhost[:/]*) ;;
+        :http://*) fail "nothing is known to compare a runner for $arch from $PACER_RELEASES with: pin its checksum" ;;
+    esac
     version=$PACER_VERSION
     [ -n "$version" ] || version=$(latest)
     [ -n "$version" ] || fail "the latest version cannot be learnt from $PACER_RELEASES/latest"
@@ -226,7 +270,7 @@ if [ -z "$dir" ]; then
     [ -x "$dir/run.sh" ] || fail "$archive has no run.sh"
     chmod 755 "$dir"
     if [ -x "$dir/bin/installdependencies.sh" ] && ! ldconfig -p 2>/dev/null | grep -q libicu; then
-        bounded "$install" "$dir/bin/installdependencies.sh" >>"$log" 2>&1 ||
+        (umask 022 && bounded "$install" "$dir/bin/installdependencies.sh") >>"$log" 2>&1 ||
             say "what the runner depends on could not be installed"
     fi
 fi
@@ -238,15 +282,18 @@ fi
 if [ -n "$url" ]; then
     end=$(($(now) + exchange)) try=0
     while :; do
-        status=$(post "$url/api/runner/config" '{}')
+        status=$(post "$url/api/runner/config" '{}' "$answer")
         case $status in
             200) break ;;
             400 | 401 | 403 | 404 | 410) fail "pacer refused the configuration: $status" ;;
         esac
         say "pacer has no configuration yet: $status"
-        try=$((try < 6 ? try + 1 : 6))
-        [ "$(($(now) + pause * try))" -lt "$end" ] || fail "pacer had no configuration for $exchange s"
-        sleep "$((pause * try))"
+        try=$((try < 6 ? try + 1 : 6)) wait=$((pause * try))
+        # busybox's wget shows no head.
+        after=$(sed -n 's/^ *[Rr]etry-[Aa]fter: *\([0-9]\{1,3\}\).*/\1/p' "$work/head" | tail -n 1)
+        [ "${after:-0}" -le "$wait" ] || wait=$after
+        [ "$(($(now) + wait))" -lt "$end" ] || fail "pacer had no configuration for $exchange s"
+        sleep "$wait"
     done
     field() { sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p" "$work/answer"; }
     jit=$(field jit_config)
@@ -264,17 +311,20 @@ rm -f /run/pacer-start.sh /var/lib/cloud/seed/*/user-data /run/cloud-init/instan
     /run/cloud-init/combined-cloud-config.json
 
 # The cloud would give the job our user-data, and its own credentials.
-metadata=169.254.169.254 open=''
-if has iptables && iptables -w -I OUTPUT -d $metadata -m owner --uid-owner "$PACER_USER" -j REJECT >>"$log" 2>&1; then
-    if has ip6tables; then
-        ip6tables -w -I OUTPUT -d fd00:ec2::254 -m owner --uid-owner "$PACER_USER" -j REJECT >>"$log" 2>&1
-    fi
-elif ! { has ip && ip route replace blackhole $metadata/32 >>"$log" 2>&1; }; then
-    open="the metadata service at $metadata could not be kept from the job"
-    say "$open"
-fi
+# closed FILTER FAMILY ADDRESS
+closed() {
+    has "$1" && "$1" -w -I OUTPUT -d "$3" -m owner --uid-owner "$PACER_USER" -j REJECT >>"$log" 2>&1 && return
+    has ip && ip "$2" route replace blackhole "$3" >>"$log" 2>&1
+}
+open=''
+closed iptables -4 169.254.169.254 || open=169.254.169.254
+[ ! -s /proc/net/if_inet6 ] || closed ip6tables -6 fd00:ec2::254 || open="${open:+$open and }fd00:ec2::254"
+[ -z "$open" ] || open="the metadata service at $open could not be kept from the job"
+[ -z "$open" ] || say "$open"
 
+tries=1
 report runner-ready "$open"
+tries=''
 say "starting the runner in $dir as $PACER_USER"
 mkfifo "$work/output" || fail "no pipe can be made in $work"
 tee -a "$log" <"$work/output" >&2 &
@@ -304,6 +354,7 @@ for _ in 1 2 3; do
     sleep 1
 done
 [ "$code" = 0 ] || fail "the runner ended with $code"
+trap '' HUP INT TERM
 mkdir "$work/over" 2>/dev/null || exit 0
 say "the runner is done"
 report job-done
