@@ -80,28 +80,13 @@ fn job(id: i64, attempt: i32, pool: Option<&str>) -> Op {
 }
 
 fn runner(number: usize, state: RunnerState) -> Op {
+    let place = ("app".parse().unwrap(), "small".parse().unwrap());
+    let target = Target::Repo("acme/app".parse().unwrap());
+    let name = RunnerName::new(format!("pacer-small-{number}"));
     Op::NewRunner(Box::new(Runner {
-        name: RunnerName::new(format!("pacer-small-{number}")),
-        project: "app".parse().unwrap(),
-        pool: "small".parse().unwrap(),
-        backend: "engine".parse().unwrap(),
-        target: Target::Repo("acme/app".parse().unwrap()),
         installation_id: Some(9),
         state,
-        state_at: at(0),
-        deadline: at(100),
-        job: None,
-        handle: None,
-        digest: None,
-        github_runner_id: None,
-        exchanged_at: None,
-        phase: None,
-        rate: None,
-        cost_micros: None,
-        created_at: at(0),
-        registered_at: None,
-        busy_at: None,
-        error: None,
+        ..Runner::planned(name, place, "engine".parse().unwrap(), target, at(0), at(100))
     }))
 }
 

@@ -425,7 +425,7 @@ fn timeouts(section: &Section<'_, '_>) -> Option<Timeouts> {
 fn check_labels(project: &Project, section: &Section<'_, '_>, reader: &Reader<'_>) {
     let target = match &project.scope {
         Scope::Repos(repos) => repos.first().cloned().map(Target::Repo),
-        Scope::Org { login, .. } => Some(Target::Org(login.to_ascii_lowercase())),
+        Scope::Org { login, .. } => Some(Target::org(login)),
     };
     let Some(target) = target else { return };
     for pool in &project.pools {

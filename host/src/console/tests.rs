@@ -194,28 +194,21 @@ fn job(n: i64) -> Job {
 }
 
 fn runner() -> Runner {
+    let place = ("my-app".parse().unwrap(), "small".parse().unwrap());
+    let target = Target::Repo("octocat/hello-world".parse().unwrap());
     Runner {
-        name: RunnerName::new("pacer-small-k3f9a2"),
         state: RunnerState::Busy,
-        project: "my-app".parse().unwrap(),
-        pool: "small".parse().unwrap(),
-        backend: "engine".parse().unwrap(),
-        digest: None,
-        target: Target::Repo("octocat/hello-world".parse().unwrap()),
-        installation_id: None,
-        github_runner_id: None,
-        exchanged_at: None,
-        phase: None,
-        rate: None,
-        cost_micros: None,
         handle: Some("c0ffee".into()),
         job: Some(JobKey { id: 52_006, attempt: 1 }),
-        created_at: at(-88),
         state_at: at(-70),
-        deadline: at(20_000),
-        registered_at: None,
-        busy_at: None,
-        error: None,
+        ..Runner::planned(
+            RunnerName::new("pacer-small-k3f9a2"),
+            place,
+            "engine".parse().unwrap(),
+            target,
+            at(-88),
+            at(20_000),
+        )
     }
 }
 

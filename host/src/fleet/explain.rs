@@ -451,29 +451,9 @@ mod tests {
     }
 
     fn runner() -> Runner {
-        Runner {
-            name: RunnerName::new("pacer-a"),
-            state: RunnerState::Planned,
-            project: "app".parse().unwrap(),
-            pool: "small".parse().unwrap(),
-            backend: "engine".parse().unwrap(),
-            digest: None,
-            target: Target::Repo("acme/app".parse().unwrap()),
-            installation_id: None,
-            github_runner_id: None,
-            exchanged_at: None,
-            phase: None,
-            rate: None,
-            cost_micros: None,
-            handle: None,
-            job: None,
-            created_at: at(0),
-            state_at: at(0),
-            deadline: at(60),
-            registered_at: None,
-            busy_at: None,
-            error: None,
-        }
+        let place = ("app".parse().unwrap(), "small".parse().unwrap());
+        let target = Target::Repo("acme/app".parse().unwrap());
+        Runner::planned(RunnerName::new("pacer-a"), place, "engine".parse().unwrap(), target, at(0), at(60))
     }
 
     #[test]

@@ -68,3 +68,48 @@ pub fn gauges(world: &World) {
         metrics::gauge!("pacer_runners", "state" => state.as_str()).set(f64::from(count));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::{
+        config,
+        fleet::{
+            cost::Rate,
+            runner::{MachinePhase, RunnerChange, RunnerName, apply_change},
+        },
+    };
+
+    #[test]
+    fn what_a_machine_cost_is_counted_once_also_when_it_has_its_last_word_after_its_end() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let mut world = World::new(Arc::new(config::fixture(Vec::new())));
+        let place = ("app".parse().unwrap(), "small".parse().unwrap());
+        let target = "org:acme".parse().unwrap();
+        let name = RunnerName::new("pacer-small-a");
+        let mut runner = Runner::planned(name, place, "engine".parse().unwrap(), target, at(0), at(60));
+        let rate =
+            Rate { micros_per_hour: 3_600_000, currency: "EUR".to_owned(), granularity: 1, minimum: 0, since: at(0) };
+        let done = RunnerChange::Reported { phase: MachinePhase::JobDone, detail: None };
+        metrics::with_local_recorder(&recorder, || {
+            let mut take_in = |runner: &Runner| {
+                let changed = Changed::Runner(Arc::new(runner.clone()));
+                observe(&world, &changed);
+                world.apply(&changed);
+            };
+            take_in(&runner);
+            for change in [RunnerChange::Rated { rate }, RunnerChange::Gone, done] {
+                apply_change(&mut runner, &change, at(100)).unwrap();
+                take_in(&runner);
+            }
+        });
+        let text = recorder.handle().render();
+        let counted: Vec<&str> = text.lines().filter(|line| line.starts_with("pacer_cost_micros_total{")).collect();
+        assert!(matches!(counted[..], [line] if line.ends_with(" 100000")), "{text}");
+    }
+}

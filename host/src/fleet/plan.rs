@@ -546,27 +546,16 @@ impl<'a> Supplier<'a> {
         more(&mut self.admitted.targets, (class.project.clone(), class.target.clone()));
         more(&mut self.admitted.backends, pool.backend.clone());
         let runner = Runner {
-            name: self.names.draw(pool),
-            state: RunnerState::Planned,
-            project: class.project.clone(),
-            pool: class.pool.clone(),
-            backend: pool.backend.clone(),
-            digest: None,
-            target: class.target.clone(),
             installation_id: job.and_then(|job| job.installation_id),
-            github_runner_id: None,
-            exchanged_at: None,
-            phase: None,
-            rate: None,
-            cost_micros: None,
-            handle: None,
             job: job.map(|job| job.key),
-            created_at: self.now,
-            state_at: self.now,
-            deadline: self.now + pool.timeouts.register,
-            registered_at: None,
-            busy_at: None,
-            error: None,
+            ..Runner::planned(
+                self.names.draw(pool),
+                (class.project.clone(), class.pool.clone()),
+                pool.backend.clone(),
+                class.target.clone(),
+                self.now,
+                self.now + pool.timeouts.register,
+            )
         };
         self.intents.push(Intent::Start { runner: Box::new(runner), job: job.map(|job| job.key) });
     }
@@ -581,6 +570,6 @@ pub fn configured_targets(config: &Config) -> Vec<Target> {
 pub fn targets(project: &Project) -> Vec<Target> {
     match &project.scope {
         Scope::Repos(repos) => repos.iter().cloned().map(Target::Repo).collect(),
-        Scope::Org { login, .. } => vec![Target::Org(login.to_lowercase())],
+        Scope::Org { login, .. } => vec![Target::org(login)],
     }
 }

@@ -12,7 +12,10 @@ use super::{
     cost::Rate,
     job::{Event, JobKey},
 };
-use crate::routing::{BackendName, PoolName, ProjectName, RepoName};
+use crate::{
+    config::Scope,
+    routing::{BackendName, PoolName, ProjectName, RepoName},
+};
 
 /// A runner's name: unique for good, at GitHub, at the backend and here. Starts with `pacer-`, at most 64 of `[a-z0-9-]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +47,18 @@ pub enum Target {
 }
 
 impl Target {
+    /// Where runners for jobs of `repo` register, in a project of this scope.
+    pub fn of(scope: &Scope, repo: &RepoName) -> Self {
+        match scope {
+            Scope::Repos(_) => Self::Repo(repo.clone()),
+            Scope::Org { login, .. } => Self::org(login),
+        }
+    }
+
+    pub fn org(login: &str) -> Self {
+        Self::Org(login.to_ascii_lowercase())
+    }
+
     /// Whether GitHub may give a runner that registers here a job of this repository.
     pub fn covers(&self, repo: &RepoName) -> bool {
         match self {
@@ -68,7 +83,7 @@ impl std::str::FromStr for Target {
     fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once(':') {
             Some(("repo", repo)) => repo.parse().map(Self::Repo).map_err(|_| ()),
-            Some(("org", org)) if !org.is_empty() => Ok(Self::Org(org.to_lowercase())),
+            Some(("org", org)) if !org.is_empty() => Ok(Self::org(org)),
             Some(_) | None => Err(()),
         }
     }
@@ -234,6 +249,40 @@ pub struct Runner {
 }
 
 impl Runner {
+    /// One that is written down, and of which nothing is known yet.
+    pub fn planned(
+        name: RunnerName,
+        (project, pool): (ProjectName, PoolName),
+        backend: BackendName,
+        target: Target,
+        now: Timestamp,
+        deadline: Timestamp,
+    ) -> Self {
+        Self {
+            name,
+            state: RunnerState::Planned,
+            project,
+            pool,
+            backend,
+            digest: None,
+            target,
+            installation_id: None,
+            github_runner_id: None,
+            handle: None,
+            job: None,
+            created_at: now,
+            state_at: now,
+            deadline,
+            registered_at: None,
+            busy_at: None,
+            exchanged_at: None,
+            rate: None,
+            cost_micros: None,
+            phase: None,
+            error: None,
+        }
+    }
+
     /// Executes a job that nobody has told of.
     pub fn has_unknown_job(&self) -> bool {
         self.state == RunnerState::Busy && self.job.is_none()

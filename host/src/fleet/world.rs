@@ -20,7 +20,7 @@ use super::{
     runner::{Runner, RunnerName, RunnerState, Target},
 };
 use crate::{
-    config::{Config, Pool, Project, Scope},
+    config::{Config, Pool, Project},
     routing::{BackendName, PoolName, ProjectName, RepoName, Router},
     store::{Changed, Pause},
 };
@@ -205,14 +205,6 @@ impl World {
         self.counts.served.get(repo).copied().unwrap_or(0)
     }
 
-    /// Where runners for jobs of `repo` register, in a project of the configuration.
-    pub fn target(project: &Project, repo: &RepoName) -> Target {
-        match &project.scope {
-            Scope::Repos(_) => Target::Repo(repo.clone()),
-            Scope::Org { login, .. } => Target::Org(login.to_lowercase()),
-        }
-    }
-
     /// The configuration of a class, unless it is no longer in there.
     pub fn pool(&self, project: &ProjectName, pool: &PoolName) -> Option<(&Arc<Project>, &Arc<Pool>)> {
         self.config.pool(project, pool)
@@ -220,7 +212,7 @@ impl World {
 
     fn class_of_job(&self, job: &Job) -> Option<Class> {
         let (project, pool) = (job.project.as_ref()?, job.pool.as_ref()?);
-        let target = Self::target(self.config.project(project)?, &job.repo);
+        let target = Target::of(&self.config.project(project)?.scope, &job.repo);
         Some(Class { project: project.clone(), pool: pool.clone(), target })
     }
 

@@ -204,15 +204,6 @@ impl Router {
         Some((&self.projects[*index], binding))
     }
 
-    /// Where runners for the jobs of a repository register; `None` when it is not bound.
-    pub fn target(&self, repo: &RepoName) -> Option<Target> {
-        let (entry, _) = self.entry(repo)?;
-        Some(match &entry.project.scope {
-            Scope::Repos(_) => Target::Repo(repo.clone()),
-            Scope::Org { login, .. } => Target::Org(login.to_ascii_lowercase()),
-        })
-    }
-
     /// Finds the pool of a job. Costs time in proportion to the labels it asks for, not to their product with pools.
     pub fn route(&self, repo: &RepoName, labels: &[String]) -> Decision {
         let requested: Vec<String> = labels.iter().map(|label| lower(label)).collect();
@@ -248,10 +239,7 @@ struct Asked<'a> {
 impl Entry {
     fn decide(&self, repo: &RepoName, bound_by: Binding, distinct: &[Asked<'_>], asked: &HashSet<&str>) -> Decision {
         let project = &self.project;
-        let target = match &project.scope {
-            Scope::Repos(_) => Target::Repo(repo.clone()),
-            Scope::Org { login, .. } => Target::Org(login.clone()),
-        };
+        let target = Target::of(&project.scope, repo);
         let own = repo_label(project, &target);
         let lacks: Vec<Lack> = self.labels.iter().map(|labels| lack(labels, own.as_deref(), distinct, asked)).collect();
 

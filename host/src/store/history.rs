@@ -1,4 +1,4 @@
-//! The tables of what happened: events, deliveries, audit; and the small ones: pauses, meta.
+//! The tables of what happened: events, deliveries, audit; and the small one: pauses.
 
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
@@ -240,17 +240,4 @@ pub async fn pauses(connection: &mut SqliteConnection) -> Result<Vec<(ProjectNam
         Ok((project, pool, pause))
     };
     rows.iter().map(read).collect()
-}
-
-pub async fn meta(connection: &mut SqliteConnection, key: &str) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT value FROM meta WHERE key = $1").bind(key).fetch_optional(connection).await
-}
-
-pub async fn set_meta(connection: &mut SqliteConnection, key: &str, value: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
-        .bind(key)
-        .bind(value)
-        .execute(connection)
-        .await
-        .map(drop)
 }

@@ -146,12 +146,6 @@ impl Store {
         self.changes.subscribe()
     }
 
-    /// Remembers a value under a key.
-    pub async fn set_meta(&self, key: &str, value: &str) -> Result<(), StoreError> {
-        let (key, value) = (key.to_owned(), value.to_owned());
-        self.ask(|reply| Request::SetMeta { key, value, reply }).await
-    }
-
     /// Takes away what is over and older than the retention says, with its history, in steps between other writes.
     pub async fn prune(&self, retention: &Retention, now: Timestamp) -> Result<Pruned, StoreError> {
         Ok(Pruned {

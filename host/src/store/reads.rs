@@ -107,17 +107,12 @@ impl Store {
         jobs::in_status(&mut connection, JobStatus::Failed, limit).await.map_err(|error| self.read_error(&error))
     }
 
-    pub async fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let mut connection = self.reader().await?;
-        history::meta(&mut connection, key).await.map_err(|error| self.read_error(&error))
-    }
-
     /// Whether the database answers and the writer lives. Takes no lock.
     pub async fn ping(&self) -> Result<(), StoreError> {
         if self.requests.as_ref().is_some_and(|requests| requests.is_closed()) {
             return Err(StoreError::Closed);
         }
-        self.meta("ping").await.map(drop)
+        self.pauses().await.map(drop)
     }
 
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {

@@ -125,28 +125,12 @@ fn completed() -> Phase {
 }
 
 fn runner(name: &str) -> Runner {
+    let place = ("my-app".parse().unwrap(), "small".parse().unwrap());
+    let target = "repo:Octocat/Hello-World".parse().unwrap();
     Runner {
-        name: RunnerName::new(name),
-        state: RunnerState::Planned,
-        project: "my-app".parse().unwrap(),
-        pool: "small".parse().unwrap(),
-        backend: "engine".parse().unwrap(),
-        digest: None,
-        target: "repo:Octocat/Hello-World".parse().unwrap(),
         installation_id: Some(9),
-        github_runner_id: None,
-        exchanged_at: None,
-        phase: None,
-        rate: None,
-        cost_micros: None,
-        handle: None,
         job: Some(key(1)),
-        created_at: at(100),
-        state_at: at(100),
-        deadline: at(160),
-        registered_at: None,
-        busy_at: None,
-        error: None,
+        ..Runner::planned(RunnerName::new(name), place, "engine".parse().unwrap(), target, at(100), at(160))
     }
 }
 
@@ -172,7 +156,6 @@ async fn what_is_acknowledged_is_there_after_a_restart() {
         .await
         .unwrap();
     assert_eq!(outcomes, [true, true, false, false, true].map(OpOutcome::Applied));
-    fixture.store.set_meta("k", "v").await.unwrap();
 
     let before = fixture.store.job(key(1)).await.unwrap().unwrap();
     let fixture = fixture.reopen().await;
@@ -182,7 +165,6 @@ async fn what_is_acknowledged_is_there_after_a_restart() {
     assert_eq!(before, after);
     assert_eq!(fixture.store.runner(&name).await.unwrap(), Some(runner("pacer-a")));
     assert_eq!(fixture.store.pauses().await.unwrap()[0].2, pause);
-    assert_eq!(fixture.store.meta("k").await.unwrap().as_deref(), Some("v"));
     assert_eq!(fixture.ingest("g1", 1, Phase::Queued).await, IngestResult::Duplicate, "across restarts");
     let kinds = |events: Vec<EventRow>| events.into_iter().map(|event| event.kind).collect::<Vec<_>>();
     let story = kinds(fixture.store.events_of_job(key(1)).await.unwrap());

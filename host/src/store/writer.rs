@@ -44,11 +44,6 @@ pub enum Request {
         before: Timestamp,
         reply: Reply<u64>,
     },
-    SetMeta {
-        key: String,
-        value: String,
-        reply: Reply<()>,
-    },
     Close,
     /// Lets a test put limits on the connection.
     #[cfg(test)]
@@ -85,7 +80,6 @@ impl Writer {
                 }
                 Request::Follow { reply } => answer(reply, self.follow().await),
                 Request::Prune { kind, before, reply } => answer(reply, self.prune(kind, before).await),
-                Request::SetMeta { key, value, reply } => answer(reply, self.set_meta(&key, &value).await),
                 Request::Close => self.requests.close(),
                 #[cfg(test)]
                 Request::Execute { sql, reply } => {
@@ -204,17 +198,6 @@ impl Writer {
             Ok(count)
         };
         let result: Result<u64, sqlx::Error> = write.await;
-        result.map_err(|error| self.error(&error))
-    }
-
-    async fn set_meta(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
-        let write = async {
-            let mut connection = self.connect().await?;
-            history::set_meta(&mut connection, key, value).await?;
-            self.connection = Some(connection);
-            Ok(())
-        };
-        let result: Result<(), sqlx::Error> = write.await;
         result.map_err(|error| self.error(&error))
     }
 

@@ -7,29 +7,9 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn planned() -> Runner {
-    Runner {
-        name: RunnerName::new("pacer-small-a"),
-        state: RunnerState::Planned,
-        project: "my-app".parse().unwrap(),
-        pool: "small".parse().unwrap(),
-        backend: "engine".parse().unwrap(),
-        digest: None,
-        target: "repo:octocat/hello-world".parse().unwrap(),
-        installation_id: None,
-        github_runner_id: None,
-        exchanged_at: None,
-        phase: None,
-        rate: None,
-        cost_micros: None,
-        handle: None,
-        job: None,
-        created_at: at(0),
-        state_at: at(0),
-        deadline: at(60),
-        registered_at: None,
-        busy_at: None,
-        error: None,
-    }
+    let place = ("my-app".parse().unwrap(), "small".parse().unwrap());
+    let target = "repo:octocat/hello-world".parse().unwrap();
+    Runner::planned(RunnerName::new("pacer-small-a"), place, "engine".parse().unwrap(), target, at(0), at(60))
 }
 
 fn created() -> RunnerChange {

@@ -100,7 +100,7 @@ fn a_runner_whose_pool_is_gone_may_still_take_its_job_and_is_made_up_for_when_it
         assert_eq!(sim.plan(), [], "its machine boots");
         assert_eq!(sim.job(1).runner.as_ref(), Some(&name));
         sim.dies(&name);
-        sim.plan();
+        assert_eq!(started(&sim.plan()), []);
         sim.now += Duration::from_secs(1);
         let names = started(&sim.plan());
         if fits {
