@@ -113,18 +113,18 @@ pub fn pause_after(
     if treatment.first.is_zero() {
         return None;
     }
-    // Failures of attempts that were under way together count once.
+    // What the endpoint asked for is obeyed, within a bound: an hour is more than any limit's window.
+    let asked = retry_after.unwrap_or_default().min(Duration::from_secs(3600));
+    // Failures of attempts that were under way together count once; what one of them was asked for holds for all.
     if let Some(previous) = previous
         && previous.until > now
-        && retry_after.is_none()
     {
-        return Some(previous.clone());
+        return Some(Pause { until: previous.until.max(now + asked), ..previous.clone() });
     }
     let failures = previous.map_or(0, |pause| pause.failures).saturating_add(1);
     let doubled = treatment.first.saturating_mul(1 << (failures - 1).min(16));
     let wait = doubled.min(treatment.longest).mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0);
-    // What the endpoint asked for is obeyed, within a bound: an hour is more than any limit's window.
-    let wait = wait.max(retry_after.unwrap_or_default().min(Duration::from_secs(3600)));
+    let wait = wait.max(asked);
     let proof = match trouble {
         Trouble::Lost => Proof::Runner,
         Trouble::Backend(_) | Trouble::GitHub(_) | Trouble::Restart => Proof::Machine,
@@ -180,6 +180,18 @@ mod tests {
         let second = pause_after(down, "down", None, Some(&first), 0.5, at(0)).unwrap();
         assert_eq!(first, second);
         assert_eq!(second.failures, 1);
+    }
+
+    #[test]
+    fn refusals_of_a_burst_make_the_pause_as_long_as_was_asked_for_and_no_longer() {
+        let limited = Trouble::GitHub(GitHubErrorKind::RateLimited);
+        let asked = Some(Duration::from_secs(60));
+        let mut pause = None;
+        for second in 0..10 {
+            pause = pause_after(limited, "429", asked, pause.as_ref(), 0.5, at(second));
+        }
+        let pause = pause.unwrap();
+        assert_eq!((pause.until, pause.failures), (at(69), 1));
     }
 
     #[test]
