@@ -85,6 +85,14 @@ reap() {
 trap 'say "stopping: no more jobs are queued, the last ones are served"; kill -TERM "$simulator" 2>/dev/null || true' INT TERM
 
 say "jobs flow at http://127.0.0.1:$port/jobs ${seconds:+for $seconds s }(Ctrl-C stops)"
+# Without a server the simulator would wait for its last jobs, or for its first, for a long time.
+while kill -0 "$simulator" 2>/dev/null; do
+    if ! kill -0 "$server" 2>/dev/null; then
+        tail -n 20 "$folder/pacer.log" >&2
+        fail "the server ended before the jobs did; the end of its log is above"
+    fi
+    sleep 0.2
+done
 served=0
 reap "$simulator" || served=$?
 simulator=''

@@ -10,6 +10,10 @@ case $target_dir in
 esac
 export CARGO_TARGET_DIR=$target_dir
 
+# The backends that come with pacer: folders of `plugins/`, and what their packages are called after.
+backends=(docker ec2 hetzner incus libvirt simulated)
+backend_packages=("${backends[@]/#/-ppacer-backend-}")
+
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 
 fail() {

@@ -5,12 +5,9 @@ set -euo pipefail
 need_cargo
 need_wasm_target
 
-backends="docker ec2 hetzner incus libvirt simulated"
-packages=()
-for backend in $backends; do packages+=(-p "pacer-backend-$backend"); done
-cargo build --locked --profile plugin --target wasm32-wasip2 "${packages[@]}"
+cargo build --locked --profile plugin --target wasm32-wasip2 "${backend_packages[@]}"
 
-for backend in $backends; do
+for backend in "${backends[@]}"; do
     built=$target_dir/wasm32-wasip2/plugin/pacer_backend_$backend.wasm
     # An unchanged file stays untouched, and a changed one appears whole: a running server watches this folder.
     if ! cmp -s "$built" "plugins/$backend.wasm"; then
