@@ -74,7 +74,8 @@ impl Fleet {
         }
         tracker.spawn(watch::registrations(executor.clone(), config.github.runner_poll));
         tracker.spawn(watch::ghosts(executor.clone()));
-        tracker.spawn(recover::missed(executor.clone(), config.github.recovery_interval));
+        tracker.spawn(recover::deliveries(executor.clone(), config.github.recovery_interval));
+        tracker.spawn(recover::repositories(executor.clone(), config.github.recovery_interval));
         Ok(Self { executor })
     }
 

@@ -1,38 +1,130 @@
 //! Finds what no webhook told: deliveries that failed, and jobs whose deliveries never were.
 
-use std::{sync::Arc, time::Duration};
+mod log;
+#[cfg(test)]
+mod tests;
 
-use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
 use tracing::{debug, info, warn};
 
+use self::log::{DeliveryLog, Intake, Taken};
 use super::{
     executor::Executor,
     job::{Job, JobFact},
+    runner::Target,
 };
 use crate::{
+    config::{Config, Scope},
+    github::{GitHubError, MissedDelivery},
     ingest,
     routing::RepoName,
-    store::{Ingest, IngestResult, Op, OpOutcome},
+    store::{Ingest, IngestResult, Op, OpOutcome, StoreError},
 };
 
-/// How far back the first look goes: GitHub keeps deliveries for three days.
-const FIRST_LOOK: Duration = Duration::from_secs(3 * 24 * 3600);
-/// How much a look overlaps the one before: deliveries are logged when they are over, up to this much later.
-const OVERLAP: Duration = Duration::from_secs(120);
+/// The sources, as metrics and messages name them.
+const LOG: &str = "delivery-log";
+const SCAN: &str = "repository-scan";
 /// Every how many looks at the delivery log the repositories with demand are asked.
 const SCAN_EVERY: u32 = 3;
 
-/// Reads the App's delivery log and asks repositories with demand, until the fleet stops.
-pub(super) async fn missed(executor: Arc<Executor>, every: Duration) {
-    let mut since = executor.now() - FIRST_LOOK;
+/// Says once that something cannot be asked, and once that it can be again.
+struct Troubles {
+    source: &'static str,
+    of: BTreeSet<String>,
+}
+
+impl Troubles {
+    fn new(source: &'static str) -> Self {
+        Self { source, of: BTreeSet::new() }
+    }
+
+    fn failed(&mut self, what: &str, error: &GitHubError) {
+        metrics::counter!("pacer_recovery_failures_total", "source" => self.source).increment(1);
+        if self.of.insert(what.to_owned()) {
+            warn!(source = self.source, "{what} cannot be read, so jobs whose webhooks were missed may wait: {error}");
+        } else {
+            debug!(source = self.source, "{what} still cannot be read: {error}");
+        }
+    }
+
+    fn worked(&mut self, what: &str) {
+        if self.of.remove(what) {
+            info!(source = self.source, "{what} can be read again");
+        }
+    }
+}
+
+/// Reads the App's delivery log until the fleet stops.
+pub(super) async fn deliveries(executor: Arc<Executor>, every: Duration) {
+    let mut log = DeliveryLog::new(executor.now());
+    let mut troubles = Troubles::new(LOG);
+    let what = "the App's delivery log";
+    loop {
+        let now = executor.now();
+        match log.look(&*executor.parts.github, &*executor, now).await {
+            Ok(()) => troubles.worked(what),
+            Err(error) => troubles.failed(what, &error),
+        }
+        if !super::watch::pause(&executor, every).await {
+            return;
+        }
+    }
+}
+
+impl Intake for Executor {
+    fn take(&self, missed: MissedDelivery) -> BoxFuture<'_, Taken> {
+        async move {
+            let ingest = match ingest::from_missed(missed, self.now(), &*self.route) {
+                Ok(ingest) => ingest,
+                Err(error) => return Taken::Unusable(format!("it is not a payload: {error}")),
+            };
+            match take_in(self, ingest).await {
+                Ok(()) => Taken::In,
+                Err(error) => {
+                    warn!(%error, "what was missed cannot be stored yet");
+                    Taken::NotNow
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn pause(&self, time: Duration) -> BoxFuture<'_, bool> {
+        super::watch::pause(self, time).boxed()
+    }
+}
+
+/// Asks repositories for their jobs until the fleet stops: at the start all that are bound, since jobs may have come
+/// while pacer was away, and later those with demand.
+pub(super) async fn repositories(executor: Arc<Executor>, every: Duration) {
+    let mut unasked = Unasked::of(&executor.parts.config);
+    let mut troubles = Troubles::new(SCAN);
     let mut looks = 0u32;
     loop {
-        let asked_at = executor.now();
-        if read_log(&executor, since).await {
-            since = asked_at - OVERLAP;
-        }
+        unasked.look_up(&executor, &mut troubles).await;
+        let mut repos: BTreeMap<RepoName, Option<i64>> =
+            unasked.repos.iter().map(|repo| (repo.clone(), None)).collect();
         if looks.is_multiple_of(SCAN_EVERY) {
-            scan(&executor, looks == 0).await;
+            repos.extend(executor.world().jobs().map(|job| (job.repo.clone(), job.installation_id)));
+        }
+        for (repo, installation) in repos {
+            let what = format!("repository `{repo}`");
+            match scan(&executor, &repo, installation).await {
+                Ok(()) => {
+                    unasked.repos.remove(&repo);
+                    troubles.worked(&what);
+                }
+                Err(error) => troubles.failed(&what, &error),
+            }
+            if executor.stopping.is_cancelled() {
+                return;
+            }
         }
         looks = looks.wrapping_add(1);
         if !super::watch::pause(&executor, every).await {
@@ -41,56 +133,58 @@ pub(super) async fn missed(executor: Arc<Executor>, every: Duration) {
     }
 }
 
-async fn read_log(executor: &Executor, since: Timestamp) -> bool {
-    let missed = match executor.parts.github.failed_deliveries(since).await {
-        Ok(missed) => missed,
-        Err(error) => {
-            debug!("the App's delivery log cannot be read: {error}");
-            return false;
-        }
-    };
-    for delivery in missed {
-        let guid = delivery.guid.clone();
-        match ingest::from_missed(delivery, executor.now(), &*executor.route) {
-            Ok(ingest) => take_in(executor, ingest).await,
-            Err(error) => warn!(delivery.id = %guid, "delivery `{guid}` of the log is not a payload: {error}"),
-        }
-    }
-    true
+/// What is still to be asked since the start.
+#[derive(Default)]
+struct Unasked {
+    repos: BTreeSet<RepoName>,
+    /// Of which the App's installation says what repositories they have.
+    orgs: BTreeSet<String>,
 }
 
-/// Asks the repositories that have demand; at the start all that are bound, since jobs may have come while pacer was away.
-async fn scan(executor: &Executor, all: bool) {
-    let mut repos: std::collections::BTreeMap<RepoName, Option<i64>> = std::collections::BTreeMap::new();
-    if all {
-        for project in &executor.parts.config.projects {
-            if let crate::config::Scope::Repos(bound) = &project.scope {
-                repos.extend(bound.iter().map(|repo| (repo.clone(), None)));
+impl Unasked {
+    fn of(config: &Config) -> Self {
+        let mut unasked = Self::default();
+        for project in &config.projects {
+            match &project.scope {
+                Scope::Repos(bound) => unasked.repos.extend(bound.iter().cloned()),
+                Scope::Org { login, .. } => {
+                    unasked.orgs.insert(login.to_lowercase());
+                }
+            }
+        }
+        unasked
+    }
+
+    async fn look_up(&mut self, executor: &Executor, troubles: &mut Troubles) {
+        for org in self.orgs.clone() {
+            let what = format!("the list of repositories of organisation `{org}`");
+            match executor.parts.github.repositories(&Target::Org(org.clone())).await {
+                Ok(repos) => {
+                    self.repos.extend(repos);
+                    self.orgs.remove(&org);
+                    troubles.worked(&what);
+                }
+                Err(error) => troubles.failed(&what, &error),
             }
         }
     }
-    let open: Vec<Arc<Job>> = executor.world().jobs().cloned().collect();
-    repos.extend(open.iter().map(|job| (job.repo.clone(), job.installation_id)));
-    for (repo, installation) in repos {
-        let facts = match executor.parts.github.open_jobs(&repo, installation).await {
-            Ok(facts) => facts,
-            Err(error) => {
-                debug!("the open jobs of {repo} cannot be listed: {error}");
-                continue;
-            }
-        };
-        let listed: std::collections::HashSet<_> = facts.iter().map(|fact| fact.key).collect();
-        for fact in facts {
-            // What is known as it is would only cost a commit.
-            let known = executor.world().job(fact.key).is_some_and(|job| !says_more(job, &fact));
-            if !known {
-                take_fact(executor, fact).await;
-            }
-        }
-        for job in open.iter().filter(|job| job.repo == repo && !listed.contains(&job.key)) {
-            ask_about(executor, job).await;
+}
+
+async fn scan(executor: &Executor, repo: &RepoName, installation: Option<i64>) -> Result<(), GitHubError> {
+    let open: Vec<Arc<Job>> = executor.world().jobs().filter(|job| job.repo == *repo).cloned().collect();
+    let facts = executor.parts.github.open_jobs(repo, installation).await?;
+    let listed: HashSet<_> = facts.iter().map(|fact| fact.key).collect();
+    for fact in facts {
+        // What is known as it is would only cost a commit.
+        let known = executor.world().job(fact.key).is_some_and(|job| !says_more(job, &fact));
+        if !known {
+            take_fact(executor, fact).await;
         }
     }
+    for job in open.iter().filter(|job| !listed.contains(&job.key)) {
+        ask_about(executor, job).await;
+    }
+    Ok(())
 }
 
 fn says_more(job: &Job, fact: &JobFact) -> bool {
@@ -119,25 +213,23 @@ pub(super) async fn ask_about(executor: &Executor, job: &Job) {
 async fn take_fact(executor: &Executor, fact: JobFact) {
     let ingest = ingest::from_scan(fact, executor.now(), &*executor.route);
     // A job that is nobody's here is no news.
-    if ingest.demand.is_some() {
-        take_in(executor, ingest).await;
+    if ingest.demand.is_some()
+        && let Err(error) = take_in(executor, ingest).await
+    {
+        warn!(%error, "what was missed cannot be stored yet");
     }
 }
 
-async fn take_in(executor: &Executor, ingest: Ingest) {
+async fn take_in(executor: &Executor, ingest: Ingest) -> Result<(), StoreError> {
     let source = ingest.source;
-    match executor.parts.store.write(vec![Op::Ingest(Box::new(ingest))]).await {
-        Ok(outcomes) => {
-            for outcome in outcomes {
-                let (OpOutcome::Ingested(IngestResult::Enqueued(key, _))
-                | OpOutcome::Ingested(IngestResult::Updated(key, _))) = outcome
-                else {
-                    continue;
-                };
-                info!(job.id = %key, source, "job {key} was recovered from the {source}");
-                metrics::counter!("pacer_jobs_recovered_total", "source" => source).increment(1);
-            }
-        }
-        Err(error) => warn!(%error, "what was missed cannot be stored yet"),
+    for outcome in executor.parts.store.write(vec![Op::Ingest(Box::new(ingest))]).await? {
+        let (OpOutcome::Ingested(IngestResult::Enqueued(key, _)) | OpOutcome::Ingested(IngestResult::Updated(key, _))) =
+            outcome
+        else {
+            continue;
+        };
+        info!(job.id = %key, source, "job {key} was recovered from the {source}");
+        metrics::counter!("pacer_jobs_recovered_total", "source" => source).increment(1);
     }
+    Ok(())
 }

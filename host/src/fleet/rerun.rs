@@ -17,6 +17,9 @@ pub const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 /// Between two tries; the longer it has been, the longer.
 const WAIT: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(2), SignedDuration::from_mins(10));
 
+/// Later attempts that are remembered: those of a busy day. Each is about 100 bytes.
+const MAX_ATTEMPTS: usize = 10_000;
+
 /// What is one job over all its attempts: each has an id of its own.
 type Place = (i64, String);
 
@@ -25,12 +28,17 @@ pub struct Reruns {
     wanted: BTreeMap<JobKey, Arc<Job>>,
     /// Jobs whose machines were taken away, and when that was last heard of.
     taken: HashMap<Place, Timestamp>,
+    /// Later attempts, and when they were last heard of: the highest of each place.
+    attempts: HashMap<Place, (i32, Timestamp)>,
 }
 
 impl Reruns {
     /// Takes in a job as it is after a commit.
     pub fn apply(&mut self, job: &Arc<Job>) {
-        if job.key.attempt > 1 && !self.wanted.is_empty() {
+        if job.key.attempt > 1 {
+            self.make_room();
+            let highest = self.attempts.entry(place(job)).or_insert((job.key.attempt, job.updated_at));
+            *highest = (highest.0.max(job.key.attempt), job.updated_at);
             self.wanted.retain(|_, earlier| place(earlier) != place(job) || earlier.key.attempt >= job.key.attempt);
         }
         let Some(interruption) = job.interruption else { return };
@@ -38,7 +46,7 @@ impl Reruns {
             return;
         }
         self.taken.insert(place(job), job.updated_at);
-        if interruption == Interruption::RerunWanted && is_lost(job) {
+        if interruption == Interruption::RerunWanted && is_lost(job) && !self.has_later(job) {
             self.wanted.insert(job.key, job.clone());
         } else {
             self.wanted.remove(&job.key);
@@ -54,6 +62,19 @@ impl Reruns {
     /// When the next one is due.
     pub fn next(&self) -> Option<Timestamp> {
         self.wanted.values().map(|job| at(job)).min()
+    }
+
+    fn make_room(&mut self) {
+        if self.attempts.len() >= MAX_ATTEMPTS
+            && let Some(oldest) = self.attempts.iter().min_by_key(|(_, (_, at))| *at).map(|(place, _)| place.clone())
+        {
+            self.attempts.remove(&oldest);
+        }
+    }
+
+    /// Whether a later attempt at this job is known: asking for it would make one more.
+    pub fn has_later(&self, job: &Job) -> bool {
+        self.attempts.get(&place(job)).is_some_and(|(attempt, _)| *attempt > job.key.attempt)
     }
 
     /// Whether an earlier attempt at this job lost its machine.

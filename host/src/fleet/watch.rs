@@ -15,6 +15,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
@@ -34,6 +35,10 @@ use crate::{
 
 /// How long a listing may take.
 const LIST: Duration = Duration::from_secs(60);
+/// Runners in a page of GitHub's, which is a call.
+const PER_PAGE: usize = 100;
+/// The longest that a target with many runners, or at its limit, is not asked which of them are online.
+const LONGEST_REST: Duration = Duration::from_secs(300);
 /// How often registrations without a machine are looked for; GitHub removes them itself after a day.
 const GHOSTS: Duration = Duration::from_secs(300);
 
@@ -147,23 +152,47 @@ async fn confirm(executor: Arc<Executor>, runner: Arc<Runner>, how: String) {
     }
 }
 
-/// Asks GitHub which booting runners are online, until the fleet stops.
+/// Asks GitHub which booting runners are online, until the fleet stops: each target after so many turns as its last
+/// answer had pages, so that one with many runners does not use up the budget. A runner whose time is over before it was
+/// its target's turn is asked for by name.
 pub(super) async fn registrations(executor: Arc<Executor>, every: Duration) {
+    let mut resting: HashMap<Target, Instant> = HashMap::new();
     while pause(&executor, every).await {
+        let now = Instant::now();
+        resting.retain(|_, until| *until > now);
         let booting = booting(&executor.world());
-        for ((target, installation), names) in booting {
-            match executor.parts.github.list_runners(&target, installation).await {
-                Ok(listed) => mark_online(&executor, &listed, &names).await,
-                Err(error) => debug!("the runners of {target} cannot be listed: {error}"),
+        for (target, (installation, names)) in booting {
+            if resting.contains_key(&target) {
+                continue;
             }
+            let rest = match executor.parts.github.list_runners(&target, installation).await {
+                Ok(listed) => {
+                    mark_online(&executor, &listed, &names).await;
+                    rest_after(&listed, every)
+                }
+                Err(error) => {
+                    debug!("the runners of {target} cannot be listed: {error}");
+                    error.retry_after.unwrap_or_default().min(LONGEST_REST)
+                }
+            };
+            resting.insert(target, now + rest);
         }
     }
 }
 
-fn booting(world: &World) -> BTreeMap<(Target, Option<i64>), HashSet<RunnerName>> {
-    let mut booting: BTreeMap<_, HashSet<_>> = BTreeMap::new();
+/// How long a target is left alone after its runners were listed.
+fn rest_after(listed: &[GitHubRunner], every: Duration) -> Duration {
+    let more_pages = u32::try_from(listed.len() / PER_PAGE).unwrap_or(u32::MAX);
+    every.saturating_mul(more_pages).min(LONGEST_REST)
+}
+
+/// What is booting at each target, and an installation there: whichever it is, it sees the same runners.
+fn booting(world: &World) -> BTreeMap<Target, (Option<i64>, HashSet<RunnerName>)> {
+    let mut booting: BTreeMap<_, (Option<i64>, HashSet<_>)> = BTreeMap::new();
     for runner in world.runners().filter(|runner| runner.state == RunnerState::Booting) {
-        booting.entry((runner.target.clone(), runner.installation_id)).or_default().insert(runner.name.clone());
+        let (installation, names) = booting.entry(runner.target.clone()).or_default();
+        *installation = (*installation).max(runner.installation_id);
+        names.insert(runner.name.clone());
     }
     booting
 }
@@ -178,12 +207,7 @@ async fn mark_online(executor: &Executor, listed: &[GitHubRunner], names: &HashS
             .map(|listed| RunnerName::new(listed.name.as_str()))
             .filter(|name| names.contains(name))
             .filter_map(|name| world.runner(&name))
-            .flat_map(|runner| {
-                let idle = super::plan::timeouts(&world, runner).idle;
-                let deadline = super::plan::last_call(&world, runner, now + idle);
-                let idle = Op::Runner { name: runner.name.clone(), change: RunnerChange::Idle { deadline } };
-                iter::once(idle).chain(intent::let_go(&world, runner, Proof::Runner))
-            })
+            .flat_map(|runner| came_online(&world, runner, now))
             .collect()
     };
     if !ops.is_empty()
@@ -191,6 +215,14 @@ async fn mark_online(executor: &Executor, listed: &[GitHubRunner], names: &HashS
     {
         warn!(%error, "which runners are online cannot be stored");
     }
+}
+
+/// What follows when GitHub sees a runner online.
+pub(super) fn came_online(world: &World, runner: &Runner, now: Timestamp) -> impl Iterator<Item = Op> + use<> {
+    let idle = super::plan::timeouts(world, runner).idle;
+    let deadline = super::plan::last_call(world, runner, now + idle);
+    let idle = Op::Runner { name: runner.name.clone(), change: RunnerChange::Idle { deadline } };
+    iter::once(idle).chain(intent::let_go(world, runner, Proof::Runner))
 }
 
 /// Removes registrations whose runner is over, until the fleet stops.

@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -10,13 +14,15 @@ use super::{
     budget::Class,
     client::{Call, Client, Identity, Inner},
     error::unavailable,
-    model::GitHubError,
+    model::{GitHubError, GitHubErrorKind},
     runners::PER_PAGE,
 };
 use crate::fleet::runner::Target;
 
 /// `/readyz` is open to everybody; GitHub is not asked more often than this for it.
 const PING_KNOWN_FOR: Duration = Duration::from_secs(10);
+/// GitHub answers in well under a second; whoever asks `/readyz` waits for twice as long as this.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// 5,000 installations.
 const MAX_INSTALLATION_PAGES: usize = 50;
 
@@ -88,6 +94,15 @@ impl Client {
     }
 }
 
+/// Whether GitHub answers, as far as that is known.
+#[derive(Default)]
+pub(super) enum Pinged {
+    #[default]
+    Never,
+    Asking(Shared<BoxFuture<'static, Result<(), GitHubError>>>),
+    Known(Instant, Result<(), GitHubError>),
+}
+
 impl Inner {
     async fn app(self: &Arc<Self>) -> Result<App, GitHubError> {
         let call = Call::get("app", "App", Identity::App, Class::Reconcile, self.http.url("app", &[]));
@@ -101,14 +116,36 @@ impl Inner {
         Ok(app)
     }
 
+    /// However many ask, GitHub is asked once. The question outlives whoever asked it, so that those who come and go do
+    /// not make it many.
     pub async fn ping(self: &Arc<Self>) -> Result<(), GitHubError> {
-        if let Some((at, outcome)) = &*guard(&self.pinged)
-            && at.elapsed() < PING_KNOWN_FOR
-        {
-            return outcome.clone();
-        }
-        let outcome = self.app().await.map(|_| ());
-        *guard(&self.pinged) = Some((Instant::now(), outcome.clone()));
+        let asking = {
+            let mut pinged = guard(&self.pinged);
+            match &*pinged {
+                Pinged::Known(at, outcome) if at.elapsed() < PING_KNOWN_FOR => return outcome.clone(),
+                Pinged::Asking(asking) => asking.clone(),
+                Pinged::Known(..) | Pinged::Never => {
+                    let asking = Arc::clone(self).ask().boxed().shared();
+                    self.tracker.spawn(asking.clone());
+                    *pinged = Pinged::Asking(asking.clone());
+                    asking
+                }
+            }
+        };
+        asking.await
+    }
+
+    async fn ask(self: Arc<Self>) -> Result<(), GitHubError> {
+        let outcome = match tokio::time::timeout(PING_TIMEOUT, self.app()).await {
+            Ok(Ok(_)) => Ok(()),
+            // Whoever keeps to a limit is on speaking terms.
+            Ok(Err(error)) if error.kind == GitHubErrorKind::RateLimited => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                Err(unavailable("App", format_args!("`{}`: no answer within {PING_TIMEOUT:?}", self.http.host())))
+            }
+        };
+        *guard(&self.pinged) = Pinged::Known(Instant::now(), outcome.clone());
         outcome
     }
 }

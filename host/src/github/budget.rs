@@ -9,6 +9,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     time::Duration,
 };
 
@@ -41,6 +42,7 @@ impl Class {
     fn share(self) -> u32 {
         match self {
             Self::Mint => 100,
+            // Without a token nothing can be asked at all: the last 18 points of a minute are three of them.
             Self::Jit => 98,
             Self::Delete => 80,
             Self::Reconcile => 60,
@@ -48,8 +50,8 @@ impl Class {
         }
     }
 
-    /// How long a call of this class waits for its turn before it is sent back. The points are of a minute, so a
-    /// job start that waits one gets its turn unless something is wrong.
+    /// How long a call of this class waits for its turn before it is sent back, if its caller waits as long. The points
+    /// are of a minute, so a job start that waits one gets its turn unless something is wrong.
     pub fn patience(self) -> Duration {
         match self {
             Self::Mint | Self::Jit => Duration::from_secs(65),
@@ -65,6 +67,50 @@ pub(super) struct Quota {
     pub remaining: u32,
     pub reset: Timestamp,
 }
+
+/// Which limit a call has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// GitHub refused a call and said, or did not say, when to come back.
+    Asked,
+    Quota,
+    RegistrationQuota,
+    Points,
+    Registrations,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("GitHub's rate limit, which it has just refused a call for"),
+            Self::Quota => f.write_str("what is left of GitHub's hourly rate limit"),
+            Self::RegistrationQuota => {
+                f.write_str("what is left of GitHub's hourly rate limit of runner registrations")
+            }
+            Self::Points => write!(f, "GitHub's rate limit of {POINTS_PER_MINUTE} points a minute"),
+            Self::Registrations => {
+                write!(f, "GitHub's rate limit of {REGISTRATIONS_PER_WINDOW} registrations in 5 minutes")
+            }
+        }
+    }
+}
+
+/// A call that may not be made yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub time: Duration,
+    pub limit: Limit,
+}
+
+impl Wait {
+    /// The longer of two.
+    fn or(self, time: Duration, limit: Limit) -> Self {
+        if time > self.time { Self { time, limit } } else { self }
+    }
+}
+
+/// The resource of `x-ratelimit-resource` that only registrations spend.
+const REGISTRATION: &str = "actions_runner_registration";
 
 /// Counts of the seconds of a window that slides.
 #[derive(Debug, Default)]
@@ -121,39 +167,37 @@ impl Budget {
         Self { limited, ..Self::default() }
     }
 
-    /// Takes what the call costs, or says how long it would have to wait.
-    pub fn admit(
-        &mut self,
-        class: Class,
-        write: bool,
-        registers: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Duration> {
+    /// Takes what the call costs, or says how long it would have to wait, and for what.
+    pub fn admit(&mut self, class: Class, write: bool, registers: Option<&str>, now: Timestamp) -> Result<(), Wait> {
         let points = if write { 5 } else { 1 };
         let second = now.as_second();
-        let mut wait = self.blocked_until.map_or(Duration::ZERO, |until| remaining(until, now));
-        let quotas = [Some(&mut self.core), registers.map(|_| &mut self.registration)];
-        for known in quotas.into_iter().flatten() {
+        let blocked = self.blocked_until.map_or(Duration::ZERO, |until| remaining(until, now));
+        let mut wait = Wait { time: blocked, limit: Limit::Asked };
+        let quotas = [
+            Some((&mut self.core, Limit::Quota)),
+            registers.map(|_| (&mut self.registration, Limit::RegistrationQuota)),
+        ];
+        for (known, limit) in quotas.into_iter().flatten() {
             if known.is_some_and(|quota| quota.reset <= now) {
                 *known = None;
             }
             if let Some(quota) = known
                 && u64::from(quota.remaining) * 100 <= u64::from(quota.limit) * u64::from(100 - class.share())
             {
-                wait = wait.max(remaining(quota.reset, now));
+                wait = wait.or(remaining(quota.reset, now), limit);
             }
         }
         if self.limited {
             let allowed = POINTS_PER_MINUTE * class.share() / 100;
-            wait = wait.max(seconds(self.points.wait(second, MINUTE_S, points, allowed)));
+            wait = wait.or(seconds(self.points.wait(second, MINUTE_S, points, allowed)), Limit::Points);
             if let Some(target) = registers
                 && let Some(window) = self.registrations.get_mut(target)
             {
                 let more = window.wait(second, REGISTRATION_WINDOW_S, 1, REGISTRATIONS_PER_WINDOW);
-                wait = wait.max(seconds(more));
+                wait = wait.or(seconds(more), Limit::Registrations);
             }
         }
-        if !wait.is_zero() {
+        if !wait.time.is_zero() {
             return Err(wait);
         }
         for quota in [Some(&mut self.core), registers.map(|_| &mut self.registration)].into_iter().flatten().flatten() {
@@ -176,7 +220,7 @@ impl Budget {
     pub fn note(&mut self, resource: &str, quota: Quota, now: Timestamp) {
         let known = match resource {
             "core" | "" => &mut self.core,
-            "actions_runner_registration" => &mut self.registration,
+            REGISTRATION => &mut self.registration,
             _ => return,
         };
         self.limited = true;
@@ -189,12 +233,29 @@ impl Budget {
         *known = Some(Quota { limit: quota.limit, remaining, reset });
     }
 
-    /// GitHub refused a call for a limit. Says when the next may be sent.
-    pub fn refused(&mut self, retry_after: Option<Duration>, exhausted: Option<Timestamp>, now: Timestamp) -> Duration {
-        let pause = match (retry_after, exhausted) {
-            (Some(pause), _) => pause,
-            (None, Some(reset)) => remaining(reset, now).max(Duration::from_secs(1)),
-            (None, None) => {
+    /// GitHub refused a call for a limit: of this resource, and with this quota, if it said so. Says when the next may be
+    /// sent.
+    pub fn refused(
+        &mut self,
+        retry_after: Option<Duration>,
+        resource: &str,
+        quota: Option<Quota>,
+        now: Timestamp,
+    ) -> Duration {
+        let exhausted = quota.filter(|quota| quota.remaining == 0);
+        if let Some(quota) = exhausted.filter(|_| resource == REGISTRATION) {
+            let pause = remaining(quota.reset, now).max(retry_after.unwrap_or(Duration::from_secs(1)));
+            let pause = pause.min(LONGEST_BELIEVED);
+            self.registration = Some(Quota { reset: later(now, pause), ..quota });
+            return pause;
+        }
+        let going_on = self.blocked_until.map(|until| remaining(until, now)).filter(|left| !left.is_zero());
+        let pause = match (retry_after, exhausted, going_on) {
+            (Some(pause), _, _) => pause,
+            (None, Some(quota), _) => remaining(quota.reset, now).max(Duration::from_secs(1)),
+            // Calls that were under way when the first was refused are no further offence.
+            (None, None, Some(left)) => left,
+            (None, None, None) => {
                 let pause = FIRST_PAUSE.saturating_mul(1 << self.strikes.min(8)).min(LONGEST_PAUSE);
                 self.strikes += 1;
                 pause
@@ -242,6 +303,10 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
+    fn told(seconds: u64, limit: Limit) -> Result<(), Wait> {
+        Err(Wait { time: Duration::from_secs(seconds), limit })
+    }
+
     #[test]
     fn a_minute_holds_176_registrations_and_the_rest_wait_their_turn() {
         let mut budget = Budget::new(true);
@@ -250,21 +315,45 @@ mod tests {
             taken += 1;
         }
         assert_eq!(taken, 176, "98 % of 900 points, 5 each");
-        assert_eq!(budget.admit(Class::Jit, true, Some("o/r"), at(17)), Err(Duration::from_secs(43)));
+        assert_eq!(budget.admit(Class::Jit, true, Some("o/r"), at(17)), told(43, Limit::Points));
         assert_eq!(budget.admit(Class::Mint, true, None, at(17)), Ok(()), "a token is still minted");
         assert_eq!(budget.admit(Class::Jit, true, Some("o/r"), at(61)), Ok(()));
     }
 
     #[test]
     fn clean_up_is_shed_before_job_starts() {
-        let mut budget = Budget::new(true);
-        let quota = Quota { limit: 5_000, remaining: 600, reset: at(1_000) };
-        budget.note("core", quota, at(0));
-        assert_eq!(budget.admit(Class::List, false, None, at(0)), Err(Duration::from_secs(1_000)));
-        assert_eq!(budget.admit(Class::Reconcile, false, None, at(0)), Err(Duration::from_secs(1_000)));
-        assert_eq!(budget.admit(Class::Delete, true, None, at(0)), Err(Duration::from_secs(1_000)));
-        assert_eq!(budget.admit(Class::Jit, true, Some("o/r"), at(0)), Ok(()));
-        assert_eq!(budget.admit(Class::List, false, None, at(1_000)), Ok(()), "the window is over");
+        let classes = [Class::List, Class::Reconcile, Class::Delete, Class::Jit, Class::Mint];
+        // What each class leaves to those above it, of 5,000.
+        for (shed, reserved) in [(0, 3_000), (1, 2_000), (2, 1_000), (3, 100), (4, 0)] {
+            let over = told(1_000, Limit::Quota);
+            for (remaining, outcome) in [(reserved, over), (reserved + 1, Ok(()))] {
+                let mut budget = Budget::new(true);
+                budget.note("core", Quota { limit: 5_000, remaining, reset: at(1_000) }, at(0));
+                assert_eq!(
+                    budget.admit(classes[shed], false, None, at(0)),
+                    outcome,
+                    "{:?}, {remaining}",
+                    classes[shed]
+                );
+            }
+            let mut budget = Budget::new(true);
+            budget.note("core", Quota { limit: 5_000, remaining: reserved, reset: at(1_000) }, at(0));
+            for more_important in &classes[shed + 1..] {
+                assert_eq!(budget.admit(*more_important, false, None, at(0)), Ok(()), "{more_important:?}, {reserved}");
+            }
+            assert_eq!(budget.admit(classes[shed], false, None, at(1_000)), Ok(()), "the window is over");
+        }
+    }
+
+    #[test]
+    fn each_class_has_its_share_of_a_minute() {
+        for (class, share) in
+            [(Class::List, 360), (Class::Reconcile, 540), (Class::Delete, 720), (Class::Jit, 882), (Class::Mint, 900)]
+        {
+            let mut budget = Budget::new(true);
+            let taken = (0..).take_while(|_| budget.admit(class, false, None, at(0)).is_ok()).count();
+            assert_eq!(taken, share, "{class:?}");
+        }
     }
 
     #[test]
@@ -283,7 +372,7 @@ mod tests {
             assert_eq!(budget.admit(Class::Jit, true, Some("a/a"), at(n / 8)), Ok(()), "{n}");
             budget.points = Window::default();
         }
-        assert_eq!(budget.admit(Class::Jit, true, Some("a/a"), at(188)), Err(Duration::from_secs(112)));
+        assert_eq!(budget.admit(Class::Jit, true, Some("a/a"), at(188)), told(112, Limit::Registrations));
         assert_eq!(budget.admit(Class::Jit, true, Some("b/b"), at(188)), Ok(()));
     }
 
@@ -295,19 +384,41 @@ mod tests {
         assert_eq!(budget.remaining(), Some(1));
         budget.note("search", Quota { limit: 10, remaining: 0, reset: at(60) }, at(0));
         assert_eq!(budget.admit(Class::Mint, true, None, at(0)), Ok(()), "another resource is another quota");
-        assert_eq!(budget.admit(Class::Mint, true, None, at(0)), Err(Duration::from_secs(60)));
+        assert_eq!(budget.admit(Class::Mint, true, None, at(0)), told(60, Limit::Quota));
     }
 
     #[test]
     fn pauses_grow_with_each_secondary_limit_and_start_anew_after_a_success() {
         let mut budget = Budget::new(true);
-        assert_eq!(budget.refused(None, None, at(0)), Duration::from_secs(60));
-        assert_eq!(budget.admit(Class::Mint, true, None, at(59)), Err(Duration::from_secs(1)));
-        assert_eq!(budget.refused(None, None, at(60)), Duration::from_secs(120));
-        assert_eq!(budget.refused(Some(Duration::from_secs(7)), None, at(180)), Duration::from_secs(7));
-        assert_eq!(budget.refused(None, Some(at(200)), at(190)), Duration::from_secs(10));
+        let exhausted = Quota { limit: 5_000, remaining: 0, reset: at(200) };
+        assert_eq!(budget.refused(None, "", None, at(0)), Duration::from_secs(60));
+        assert_eq!(budget.admit(Class::Mint, true, None, at(59)), told(1, Limit::Asked));
+        assert_eq!(budget.refused(None, "", None, at(60)), Duration::from_secs(120));
+        assert_eq!(budget.refused(Some(Duration::from_secs(7)), "", None, at(180)), Duration::from_secs(7));
+        assert_eq!(budget.refused(None, "core", Some(exhausted), at(190)), Duration::from_secs(10));
         budget.accepted(at(300));
-        assert_eq!(budget.refused(None, None, at(300)), Duration::from_secs(60));
+        assert_eq!(budget.refused(None, "", None, at(300)), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn calls_that_were_under_way_together_are_one_offence() {
+        let mut budget = Budget::new(true);
+        for second in 0..10 {
+            let pause = budget.refused(None, "", None, at(second));
+            assert_eq!(at(second) + pause, at(60));
+        }
+        assert_eq!(budget.refused(None, "", None, at(60)), Duration::from_secs(120), "the second one");
+    }
+
+    #[test]
+    fn without_registrations_left_everything_else_goes_on() {
+        let mut budget = Budget::new(true);
+        let exhausted = Quota { limit: 10_000, remaining: 0, reset: at(600) };
+        budget.note(REGISTRATION, exhausted, at(0));
+        assert_eq!(budget.refused(None, REGISTRATION, Some(exhausted), at(0)), Duration::from_secs(600));
+        assert_eq!(budget.admit(Class::List, false, None, at(0)), Ok(()));
+        assert_eq!(budget.admit(Class::Jit, true, Some("o/r"), at(0)), told(600, Limit::RegistrationQuota));
+        assert_eq!(budget.admit(Class::Jit, true, Some("o/r"), at(600)), Ok(()));
     }
 
     proptest! {
@@ -335,7 +446,7 @@ mod tests {
                 let _ = budget.admit(Class::Jit, true, Some("o/r"), at(second));
             }
             if let Err(wait) = budget.admit(Class::Reconcile, write, None, at(60)) {
-                let then = at(60 + i64::try_from(wait.as_secs()).unwrap());
+                let then = at(60 + i64::try_from(wait.time.as_secs()).unwrap());
                 prop_assert_eq!(budget.admit(Class::Reconcile, write, None, then), Ok(()));
             }
         }

@@ -17,10 +17,12 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use super::{
+    app::Pinged,
     auth::{AppKey, Token, Tokens, guard},
-    budget::{Budget, Class, Quota},
+    budget::{Budget, Class, Limit, Quota, Wait},
     error::{self, limit_refusal, rate_limited, shape, unavailable},
     http::{Answer, Http, NoAnswer, REQUEST_TIMEOUT, Request, Url},
     installations::Installations,
@@ -56,7 +58,9 @@ pub(super) struct Inner {
     slots: Semaphore,
     low_slots: Semaphore,
     pub groups: Mutex<HashMap<(String, String), (i64, Timestamp)>>,
-    pub pinged: Mutex<Option<(Instant, Result<(), GitHubError>)>>,
+    pub pinged: Mutex<Pinged>,
+    /// Of what goes on for nobody in particular. Nothing waits for it: all of it has its own deadline.
+    pub tracker: TaskTracker,
 }
 
 /// Whose limits a call is counted against.
@@ -97,6 +101,8 @@ pub(super) struct Call<'a> {
     pub repeatable: bool,
     /// The target whose registrations it counts among.
     pub registers: Option<&'a Target>,
+    /// When its caller stops waiting, if that is sooner than the patience of its class.
+    pub deadline: Option<Instant>,
 }
 
 impl<'a> Call<'a> {
@@ -114,7 +120,14 @@ impl<'a> Call<'a> {
             permission: None,
             repeatable: true,
             registers: None,
+            deadline: None,
         }
+    }
+
+    /// How long it may wait for its turn from now on.
+    fn patience(&self) -> Duration {
+        let patience = self.class.patience();
+        self.deadline.map_or(patience, |deadline| patience.min(deadline.saturating_duration_since(Instant::now())))
     }
 }
 
@@ -174,6 +187,7 @@ impl Client {
                 low_slots: Semaphore::new(MAX_LOW_IN_FLIGHT),
                 groups: Mutex::default(),
                 pinged: Mutex::default(),
+                tracker: TaskTracker::new(),
             }),
         })
     }
@@ -217,12 +231,15 @@ impl Inner {
                 Err(error) => error,
             };
             match error.kind {
-                GitHubErrorKind::Unavailable if call.repeatable && faults < RETRIES => {
-                    tokio::time::sleep(backoff(faults)).await;
+                // A server that says when it is back is not asked before.
+                GitHubErrorKind::Unavailable
+                    if call.repeatable && faults < RETRIES && error.retry_after <= Some(call.patience()) =>
+                {
+                    tokio::time::sleep(backoff(faults).max(error.retry_after.unwrap_or_default())).await;
                     faults += 1;
                 }
-                // It was not done, and the budget now makes the next round wait, if this class may wait that long.
-                GitHubErrorKind::RateLimited if !held_back && error.retry_after < Some(call.class.patience()) => {
+                // It was not done, and the budget now makes the next round wait, if this call may wait that long.
+                GitHubErrorKind::RateLimited if !held_back && error.retry_after < Some(call.patience()) => {
                     held_back = true;
                 }
                 GitHubErrorKind::Unavailable
@@ -303,25 +320,26 @@ impl Inner {
         let answer = sent?;
         self.note(account, call, &answer)?;
         if answer.status.is_server_error() {
-            return Err(unavailable(call.subject, format_args!("GitHub answered {}", answer.status)));
+            let error = unavailable(call.subject, format_args!("GitHub answered {}", answer.status));
+            return Err(GitHubError { retry_after: retry_after(&answer.headers), ..error });
         }
         Ok(answer)
     }
 
-    /// Waits for the budget as long as the class of the call may.
+    /// Waits for the budget as long as the call may.
     async fn admitted(&self, account: Account, call: &Call<'_>) -> Result<(), GitHubError> {
-        let deadline = Instant::now() + call.class.patience();
+        let deadline = Instant::now() + call.patience();
         let target = call.registers.map(ToString::to_string);
         loop {
             let now = self.clock.now();
             let verdict =
                 self.budget(account, |budget| budget.admit(call.class, !call.method.is_safe(), target.as_deref(), now));
             let Err(wait) = verdict else { return Ok(()) };
-            if Instant::now() + wait > deadline {
+            if Instant::now() + wait.time > deadline {
                 return Err(rate_limited(call.subject, wait));
             }
             // Those who wait for the same moment must not all come in it.
-            tokio::time::sleep(wait + Duration::from_millis(rand::random_range(0..250))).await;
+            tokio::time::sleep(wait.time + Duration::from_millis(rand::random_range(0..250))).await;
         }
     }
 
@@ -404,11 +422,7 @@ impl Inner {
                 budget.note(resource, quota, now);
             }
             let pause = if refused {
-                let retry_after = number("retry-after")
-                    .and_then(|seconds| u64::try_from(seconds).ok())
-                    .map(|seconds| Duration::from_secs(seconds.max(1)));
-                let exhausted = quota.filter(|quota| quota.remaining == 0).map(|quota| quota.reset);
-                Some(budget.refused(retry_after, exhausted, now))
+                Some(budget.refused(retry_after(&answer.headers), resource, quota, now))
             } else {
                 budget.accepted(now);
                 None
@@ -418,8 +432,14 @@ impl Inner {
         if let (Some(remaining), Account::Installation(id)) = (remaining, account) {
             metrics::gauge!("pacer_github_rate_remaining", "installation" => id.to_string()).set(f64::from(remaining));
         }
-        pause.map_or(Ok(()), |pause| Err(rate_limited(call.subject, pause)))
+        pause.map_or(Ok(()), |time| Err(rate_limited(call.subject, Wait { time, limit: Limit::Asked })))
     }
+}
+
+/// Whole seconds; a date, which the header may hold too, is not what GitHub sends.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.max(1)))
 }
 
 /// Doubles, and a random half of it.

@@ -1,11 +1,10 @@
-//! What the App's delivery log says was not taken in.
+//! The App's log of deliveries, page by page.
 //!
 //! GitHub does not deliver again by itself. The log of a delivery holds its payload, so what was missed can be taken
 //! in directly, even when the webhook's URL cannot be reached.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -16,22 +15,16 @@ use super::{
     client::{Call, Identity, Inner},
     error::{shape, unavailable},
     http::Url,
-    model::{GitHubError, MissedDelivery},
+    model::{DeliveryAttempt, DeliveryPage, GitHubError},
 };
-
-/// Of 100 deliveries. A larger log since the last look means an outage of hours under load; the scan of
-/// repositories then finds what is still open.
-const MAX_PAGES: usize = 50;
-/// Payloads are read a few at a time, so that other calls of the App get through.
-const AT_ONCE: usize = 4;
-/// Bytes of payloads that one look brings; at 10 KB each far more than the pages hold.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Deserialize)]
 struct Item {
     id: i64,
     guid: String,
     delivered_at: Timestamp,
+    #[serde(default = "may_be")]
+    redelivery: bool,
     #[serde(default)]
     status: String,
     #[serde(default)]
@@ -39,9 +32,15 @@ struct Item {
     event: String,
 }
 
-impl Item {
-    fn arrived(&self) -> bool {
-        self.status.eq_ignore_ascii_case("ok") || (200..300).contains(&self.status_code)
+fn may_be() -> bool {
+    true
+}
+
+impl From<Item> for DeliveryAttempt {
+    fn from(item: Item) -> Self {
+        let arrived = item.status.eq_ignore_ascii_case("ok") || (200..300).contains(&item.status_code);
+        let Item { id, guid, delivered_at, redelivery, event, .. } = item;
+        Self { id, guid, event, delivered_at, redelivery, arrived }
     }
 }
 
@@ -55,57 +54,28 @@ struct DetailRequest {
     payload: Option<Box<RawValue>>,
 }
 
-/// Failed attempts of deliveries that no attempt brought home: one a GUID, oldest first.
-fn unhealed(items: Vec<Item>) -> Vec<Item> {
-    let mut by_guid: HashMap<String, Option<Item>> = HashMap::new();
-    for item in items {
-        let arrived = item.arrived();
-        let known = by_guid.entry(item.guid.clone()).or_insert_with(|| Some(item));
-        if arrived {
-            *known = None;
-        }
-    }
-    let mut missed: Vec<_> = by_guid.into_values().flatten().collect();
-    missed.sort_by_key(|item| (item.delivered_at, item.id));
-    missed
-}
-
 impl Inner {
-    pub async fn failed_deliveries(self: &Arc<Self>, since: Timestamp) -> Result<Vec<MissedDelivery>, GitHubError> {
-        let mut items = Vec::new();
-        let mut next = Some(self.http.url("app/hook/deliveries", &[("per_page", "100")]));
-        for _ in 0..MAX_PAGES {
-            let Some(url) = next.take() else { break };
-            let call = Call::get("deliveries", "delivery log", Identity::App, Class::Reconcile, url);
-            let (page, headers): (Vec<Item>, _) = self.fetch(&call, "a list of deliveries").await?;
-            let oldest = page.iter().map(|item| item.delivered_at).min();
-            items.extend(page.into_iter().filter(|item| item.event == "workflow_job" && item.delivered_at >= since));
-            if oldest.is_some_and(|oldest| oldest >= since) {
-                next = self.next_page(&call.url, &headers);
-            }
-        }
-        if next.is_some() {
-            tracing::warn!(
-                pages = MAX_PAGES,
-                "the delivery log is longer than is read at once; its oldest part is left to the scan of repositories"
-            );
-        }
-        let details = stream::iter(unhealed(items)).map(|item| self.missed(item)).buffered(AT_ONCE);
-        let mut bytes = 0;
-        let missed: Vec<_> = details
-            .try_filter_map(async |missed| Ok(missed))
-            .try_take_while(|missed| {
-                bytes += missed.payload.len();
-                std::future::ready(Ok(bytes <= MAX_BYTES))
-            })
-            .try_collect()
-            .await?;
-        Ok(missed)
+    pub async fn delivery_log(self: &Arc<Self>, cursor: Option<&str>) -> Result<DeliveryPage, GitHubError> {
+        let mut query = vec![("per_page", "100")];
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let url = self.http.url("app/hook/deliveries", &query);
+        let call = Call::get("deliveries", "delivery log", Identity::App, Class::Reconcile, url);
+        let (page, headers): (Vec<Item>, _) = self.fetch(&call, "a list of deliveries").await?;
+        let next = match next_link(&headers) {
+            None => None,
+            Some(link) => Some(cursor_of(&call.url, link).ok_or_else(|| {
+                unavailable(
+                    call.subject,
+                    format_args!("the `Link` to its next page has no `cursor`, the rest cannot be read"),
+                )
+            })?),
+        };
+        Ok(DeliveryPage { attempts: page.into_iter().map(Into::into).collect(), next })
     }
 
-    /// A delivery with its payload; none when the log has dropped it meanwhile.
-    async fn missed(self: &Arc<Self>, item: Item) -> Result<Option<MissedDelivery>, GitHubError> {
-        let url = self.http.url(&format!("app/hook/deliveries/{}", item.id), &[]);
+    /// The payload of a delivery; none when the log has dropped it meanwhile.
+    pub async fn delivery(self: &Arc<Self>, id: i64) -> Result<Option<Vec<u8>>, GitHubError> {
+        let url = self.http.url(&format!("app/hook/deliveries/{id}"), &[]);
         let call = Call {
             accept: &[StatusCode::OK, StatusCode::NOT_FOUND],
             ..Call::get("delivery", "delivery", Identity::App, Class::Reconcile, url)
@@ -117,47 +87,24 @@ impl Inner {
         let detail: Detail = serde_json::from_slice(&answer.body)
             .map_err(|reason| shape(call.subject, "a delivery with its request", &reason))?;
         let Some(payload) = detail.request.payload else {
-            return Err(unavailable(call.subject, format_args!("delivery {} has no payload in the log", item.id)));
+            return Err(unavailable(call.subject, format_args!("delivery {id} has no payload in the log")));
         };
-        let payload = String::from(Box::<str>::from(payload)).into_bytes();
-        Ok(Some(MissedDelivery { guid: item.guid, event: item.event, payload }))
-    }
-
-    /// The page that a `Link` header calls the next, if it is of the same origin.
-    fn next_page(&self, from: &Url, headers: &HeaderMap) -> Option<Url> {
-        let link = headers.get(header::LINK)?.to_str().ok()?;
-        link.split(',').find_map(|part| {
-            let (url, relation) = part.trim().strip_prefix('<')?.split_once('>')?;
-            relation.contains("rel=\"next\"").then(|| self.http.same_origin(from, url)).flatten()
-        })
+        Ok(Some(String::from(Box::<str>::from(payload)).into_bytes()))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The URL that a `Link` header calls the next page's.
+fn next_link(headers: &HeaderMap) -> Option<&str> {
+    let link = headers.get(header::LINK)?.to_str().ok()?;
+    link.split(',').find_map(|part| {
+        let (url, relation) = part.trim().strip_prefix('<')?.split_once('>')?;
+        relation.contains("rel=\"next\"").then_some(url)
+    })
+}
 
-    fn item(id: i64, guid: &str, status: &str, second: i64) -> Item {
-        Item {
-            id,
-            guid: guid.into(),
-            delivered_at: Timestamp::from_second(second).unwrap(),
-            status: status.into(),
-            status_code: 0,
-            event: "workflow_job".into(),
-        }
-    }
-
-    #[test]
-    fn any_attempt_that_arrived_heals_the_delivery() {
-        let log = vec![
-            item(9, "c", "OK", 90),
-            item(8, "b", "failed to connect to host", 80),
-            item(7, "c", "timed out", 70),
-            item(6, "b", "timed out", 60),
-            item(5, "a", "Invalid HTTP Response: 503", 50),
-        ];
-        let missed: Vec<_> = unhealed(log).into_iter().map(|item| item.guid).collect();
-        assert_eq!(missed, ["a", "b"]);
-    }
+/// Where in the log a link goes on. Only that is taken from it: a server behind a proxy may call itself by another name
+/// than the one it is known by here, and a token goes nowhere else.
+fn cursor_of(from: &Url, link: &str) -> Option<String> {
+    let url = from.join(link).ok()?;
+    url.query_pairs().find(|(key, _)| key == "cursor").map(|(_, cursor)| cursor.into_owned())
 }

@@ -10,6 +10,7 @@ use jiff::{Timestamp, fmt::rfc2822};
 use serde::Deserialize;
 
 use super::{
+    budget::Wait,
     client::{Call, Identity},
     http::Answer,
     model::{GitHubError, GitHubErrorKind},
@@ -36,11 +37,12 @@ pub(super) fn shape(subject: &str, expected: &str, reason: &serde_json::Error) -
     )
 }
 
-pub(super) fn rate_limited(subject: &str, wait: Duration) -> GitHubError {
+pub(super) fn rate_limited(subject: &str, wait: Wait) -> GitHubError {
+    let Wait { time, limit } = wait;
     GitHubError {
         kind: GitHubErrorKind::RateLimited,
-        message: format!("{subject}: GitHub's rate limit; the next call may be made in {} s", wait.as_secs().max(1)),
-        retry_after: Some(wait),
+        message: format!("{subject}: {limit}; the next call may be made in {} s", time.as_secs().max(1)),
+        retry_after: Some(time),
     }
 }
 
@@ -68,13 +70,15 @@ pub(super) fn refusal(call: &Call<'_>, answer: &Answer, bearer: &str, now: Times
         _ => GitHubErrorKind::Unavailable,
     };
     let way_out = way_out(call, kind, answer, now).map(|text| format!(": {text}")).unwrap_or_default();
-    let said = quoted(&message(answer).replace(bearer, "[redacted]"));
+    let said = message(answer);
+    let said = quoted(&if bearer.is_empty() { said } else { said.replace(bearer, "[redacted]") });
     let said = if said.is_empty() { said } else { format!(" (GitHub says `{said}`)") };
     let status = answer.status;
     GitHubError { kind, message: format!("{}: {status}{way_out}{said}", call.subject), retry_after: None }
 }
 
 fn way_out(call: &Call<'_>, kind: GitHubErrorKind, answer: &Answer, now: Timestamp) -> Option<String> {
+    let token_refused = "GitHub refuses a token that it has just given for the App's installation";
     let place = match call.identity {
         Identity::Installation { target: Target::Repo(repo), .. } => format!("repository `{repo}`"),
         Identity::Installation { target: Target::Org(org), .. } => format!("organisation `{org}`"),
@@ -94,8 +98,15 @@ fn way_out(call: &Call<'_>, kind: GitHubErrorKind, answer: &Answer, now: Timesta
                 Some(skew) => {
                     format!("this machine's clock is {} s behind GitHub's; set it right", skew.unsigned_abs().as_secs())
                 }
-                None => "GitHub does not know the App by this key; check `github.app_id` and `github.private_key_path`"
-                    .into(),
+                None => match call.identity {
+                    Identity::Installation { .. } => {
+                        format!("{token_refused} on {place}; look at GitHub whether it is suspended or was taken away")
+                    }
+                    Identity::App | Identity::Mint(_) => {
+                        "GitHub does not know the App by this key; check `github.app_id` and `github.private_key_path`"
+                            .into()
+                    }
+                },
             })
         }
         GitHubErrorKind::Forbidden => Some(match call.permission {
@@ -118,7 +129,8 @@ fn way_out(call: &Call<'_>, kind: GitHubErrorKind, answer: &Answer, now: Timesta
     }
 }
 
-fn message(answer: &Answer) -> String {
+/// GitHub's own words in a refusal; empty where it has none.
+pub(super) fn message(answer: &Answer) -> String {
     #[derive(Deserialize)]
     struct Refusal {
         message: String,

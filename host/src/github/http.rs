@@ -3,7 +3,7 @@
 //! Nothing but this file knows reqwest. It follows no redirect by itself, reads no more of a body than its cap, and
 //! has no `Debug` that could show a token or an answer. What an answer means is decided in `call`.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -49,6 +49,18 @@ pub(super) struct Answer {
 pub(super) enum NoAnswer {
     #[error("no connection could be made")]
     Connect,
+    #[error("its name cannot be resolved; check `github.api_url` and this machine's DNS")]
+    Name,
+    #[error(
+        "its certificate is not trusted; if it is of a CA of your own, set `github.ca` to a PEM file of that CA's certificate"
+    )]
+    Untrusted,
+    #[error("its certificate is for another name; check `github.api_url`")]
+    OtherName,
+    #[error("its certificate has expired or is not valid yet; renew it there, or set this machine's clock right")]
+    Expired,
+    #[error("no TLS connection could be agreed on; check that `github.api_url` is where GitHub's API is served")]
+    Tls,
     #[error("no answer in time")]
     Timeout,
     #[error("the answer is larger than {} MiB", MAX_ANSWER / 1024 / 1024)]
@@ -138,9 +150,41 @@ fn no_answer(error: &reqwest::Error) -> NoAnswer {
     if error.is_timeout() {
         NoAnswer::Timeout
     } else if error.is_connect() {
-        NoAnswer::Connect
+        no_connection(error)
     } else {
         NoAnswer::Broken
+    }
+}
+
+fn no_connection(error: &reqwest::Error) -> NoAnswer {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return no_trust(tls);
+        }
+        // The connector's own error for names; it has no type that could be asked for.
+        if cause.to_string().starts_with("dns error") {
+            return NoAnswer::Name;
+        }
+        // What an I/O error wraps is not among its sources.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        next = wrapped.map(|wrapped| wrapped as &dyn std::error::Error).or_else(|| cause.source());
+    }
+    NoAnswer::Connect
+}
+
+fn no_trust(error: &rustls::Error) -> NoAnswer {
+    use rustls::CertificateError as Fault;
+    let rustls::Error::InvalidCertificate(fault) = error else { return NoAnswer::Tls };
+    if matches!(fault, Fault::NotValidForName | Fault::NotValidForNameContext { .. }) {
+        NoAnswer::OtherName
+    } else if matches!(
+        fault,
+        Fault::Expired | Fault::ExpiredContext { .. } | Fault::NotValidYet | Fault::NotValidYetContext { .. }
+    ) {
+        NoAnswer::Expired
+    } else {
+        NoAnswer::Untrusted
     }
 }
 

@@ -12,8 +12,9 @@ use super::{
     budget::Class,
     client::{Call, Identity, Inner},
     model::{GitHubError, GitHubErrorKind},
+    runners::PER_PAGE,
 };
-use crate::fleet::runner::Target;
+use crate::{fleet::runner::Target, routing::RepoName};
 
 /// How long an installation that was looked up is believed; a wrong one is noticed at its first use.
 const KNOWN_FOR: Duration = Duration::from_secs(60 * 60);
@@ -21,6 +22,9 @@ const KNOWN_FOR: Duration = Duration::from_secs(60 * 60);
 const GONE_FOR: Duration = Duration::from_secs(10 * 60);
 /// Of either kind; each is about 100 bytes.
 const MAX_KNOWN: usize = 10_000;
+
+/// 10,000 repositories: asking that many for their jobs takes hours already.
+const MAX_REPOSITORY_PAGES: usize = 100;
 
 /// What may stand in a path as it is.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
@@ -78,7 +82,38 @@ struct Found {
     id: i64,
 }
 
+#[derive(Deserialize)]
+struct RepositoryPage {
+    repositories: Vec<Repository>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    full_name: String,
+    #[serde(default)]
+    archived: bool,
+}
+
 impl Inner {
+    /// What the installation on a target reaches and can have jobs.
+    pub async fn repositories(self: &Arc<Self>, target: &Target) -> Result<Vec<RepoName>, GitHubError> {
+        let identity = Identity::Installation { target, hint: None };
+        let mut repositories = Vec::new();
+        for page in 1..=MAX_REPOSITORY_PAGES {
+            let query = [("per_page", "100"), ("page", &page.to_string())];
+            let url = self.http.url("installation/repositories", &query);
+            let call = Call::get("repositories", "repository list", identity, Class::List, url);
+            let (answer, _): (RepositoryPage, _) = self.fetch(&call, "a list of repositories").await?;
+            let count = answer.repositories.len();
+            let in_use = answer.repositories.into_iter().filter(|repository| !repository.archived);
+            repositories.extend(in_use.filter_map(|repository| repository.full_name.parse().ok()));
+            if count < PER_PAGE {
+                break;
+            }
+        }
+        Ok(repositories)
+    }
+
     /// The installation that covers a target: the one the caller knows of, unless it is gone.
     pub async fn installation(self: &Arc<Self>, target: &Target, hint: Option<i64>) -> Result<i64, GitHubError> {
         if let Some(id) = self.installations.known(target, hint, self.clock.now()) {

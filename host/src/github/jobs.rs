@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{
     budget::Class,
     client::{Call, Identity, Inner},
-    error::shape,
-    model::{GitHubError, GitHubErrorKind, Rerun},
+    error::{self, shape},
+    model::{GitHubError, Rerun},
     runners::PER_PAGE,
 };
 use crate::{
@@ -30,8 +31,8 @@ const MAX_JOB_PAGES: usize = 10;
 /// Runs looked into in one scan, the newest: each costs a request.
 const MAX_RUNS: usize = 300;
 
-/// What GitHub says to an App that may not do what it asks for.
-const NO_PERMISSION: &str = "Resource not accessible by integration";
+/// What GitHub says to an App that may not do what it asks for, and to one whose installation is suspended.
+const NO_PERMISSION: [&str; 2] = ["Resource not accessible by integration", "has been suspended"];
 
 #[derive(Deserialize)]
 struct RunPage {
@@ -172,17 +173,22 @@ impl Inner {
         let url = self.http.url(&format!("repos/{}/{}/actions/jobs/{id}/rerun", repo.owner(), repo.name()), &[]);
         let call = Call {
             method: Method::POST,
-            accept: &[StatusCode::CREATED],
+            accept: &[StatusCode::CREATED, StatusCode::FORBIDDEN],
             permission: Some("actions:write"),
+            // Its answer may be what was lost; once more would be one attempt too many.
+            repeatable: false,
+            // Whoever asks comes again: nothing is held back here.
+            deadline: Some(Instant::now()),
             ..Call::get("job_rerun", "job rerun", identity, Class::Jit, url)
         };
-        match self.call(&call).await {
-            Ok(_) => Ok(Rerun::Asked),
-            // A run of which something still goes on is refused as a missing permission is, in other words.
-            Err(error) if error.kind == GitHubErrorKind::Forbidden && !error.message.contains(NO_PERMISSION) => {
-                Ok(Rerun::RunGoesOn)
-            }
-            Err(error) => Err(error),
+        let answer = self.call(&call).await?;
+        if answer.status == StatusCode::CREATED {
+            return Ok(Rerun::Asked);
         }
+        // A run of which something still goes on is refused as a missing permission is, in other words.
+        if NO_PERMISSION.iter().any(|words| error::message(&answer).contains(words)) {
+            return Err(error::refusal(&call, &answer, "", self.clock.now()));
+        }
+        Ok(Rerun::RunGoesOn)
     }
 }

@@ -17,9 +17,6 @@ mod runners;
 #[cfg(test)]
 mod tests;
 
-use futures::{FutureExt, future::BoxFuture};
-use jiff::Timestamp;
-
 use crate::{
     fleet::{
         job::JobFact,
@@ -27,11 +24,13 @@ use crate::{
     },
     routing::RepoName,
 };
+use futures::{FutureExt, future::BoxFuture};
 
 pub use app::{Account, App, Installation};
 pub use client::Client;
 pub use model::{
-    Deleted, GitHubApi, GitHubError, GitHubErrorKind, GitHubRunner, JitRunner, MissedDelivery, Registration, Rerun,
+    Deleted, DeliveryAttempt, DeliveryPage, GitHubApi, GitHubError, GitHubErrorKind, GitHubRunner, JitRunner,
+    MissedDelivery, Registration, Rerun,
 };
 
 impl GitHubApi for Client {
@@ -65,8 +64,16 @@ impl GitHubApi for Client {
         self.inner.delete_runner(target, installation_id, id).boxed()
     }
 
-    fn failed_deliveries(&self, since: Timestamp) -> BoxFuture<'_, Result<Vec<MissedDelivery>, GitHubError>> {
-        self.inner.failed_deliveries(since).boxed()
+    fn delivery_log<'a>(&'a self, cursor: Option<&'a str>) -> BoxFuture<'a, Result<DeliveryPage, GitHubError>> {
+        self.inner.delivery_log(cursor).boxed()
+    }
+
+    fn delivery(&self, id: i64) -> BoxFuture<'_, Result<Option<Vec<u8>>, GitHubError>> {
+        self.inner.delivery(id).boxed()
+    }
+
+    fn repositories<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Vec<RepoName>, GitHubError>> {
+        self.inner.repositories(target).boxed()
     }
 
     fn open_jobs<'a>(

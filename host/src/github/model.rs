@@ -43,8 +43,14 @@ pub trait GitHubApi: Send + Sync {
         id: i64,
     ) -> BoxFuture<'a, Result<Deleted, GitHubError>>;
 
-    /// Deliveries that GitHub recorded as failed since `since` and that no later attempt healed, oldest first.
-    fn failed_deliveries(&self, since: Timestamp) -> BoxFuture<'_, Result<Vec<MissedDelivery>, GitHubError>>;
+    /// A page of the App's log of deliveries, newest first; the first one without a cursor.
+    fn delivery_log<'a>(&'a self, cursor: Option<&'a str>) -> BoxFuture<'a, Result<DeliveryPage, GitHubError>>;
+
+    /// The payload of a delivery of the log; none when the log has dropped it.
+    fn delivery(&self, id: i64) -> BoxFuture<'_, Result<Option<Vec<u8>>, GitHubError>>;
+
+    /// The repositories of an organisation that the App's installation reaches.
+    fn repositories<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Vec<RepoName>, GitHubError>>;
 
     /// What a repository has waiting: its jobs that are queued, waiting or in progress.
     fn open_jobs<'a>(
@@ -81,7 +87,27 @@ pub enum Rerun {
     RunGoesOn,
 }
 
-/// A delivery that did not arrive, as GitHub's log has it.
+/// An attempt at a delivery, as GitHub's log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryAttempt {
+    pub id: i64,
+    pub guid: String,
+    pub event: String,
+    pub delivered_at: Timestamp,
+    /// Somebody asked for it, after another attempt.
+    pub redelivery: bool,
+    pub arrived: bool,
+}
+
+/// A part of the log.
+#[derive(Debug, Default)]
+pub struct DeliveryPage {
+    pub attempts: Vec<DeliveryAttempt>,
+    /// Where the next page begins.
+    pub next: Option<String>,
+}
+
+/// A delivery that did not arrive.
 #[derive(Debug)]
 pub struct MissedDelivery {
     pub guid: String,
@@ -98,6 +124,8 @@ pub struct Registration {
     pub name: RunnerName,
     pub labels: Vec<String>,
     pub group: RunnerGroup,
+    /// How long the caller waits for it.
+    pub within: Duration,
 }
 
 /// A registered runner and its configuration, which cannot be had a second time.

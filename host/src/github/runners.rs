@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     auth::guard,
@@ -32,6 +33,8 @@ const GROUP_KNOWN_FOR: Duration = Duration::from_secs(10 * 60);
 const MAX_GROUPS: usize = 1_000;
 /// GitHub's group `Default`; at repositories the only one.
 const DEFAULT_GROUP: i64 = 1;
+/// The part of its caller's time that a registration waits for its turn; the rest is for the call itself.
+const PATIENT: f64 = 0.8;
 /// A configuration is about 5 KiB. One that would not fit an environment is no configuration.
 const MAX_JIT_CONFIG: usize = 128 * 1024;
 
@@ -74,6 +77,15 @@ impl From<RunnerAnswer> for GitHubRunner {
     }
 }
 
+/// How the configuration names a group; none for the one that every organisation has.
+fn named(group: &RunnerGroup) -> Option<String> {
+    match group {
+        RunnerGroup::Default => None,
+        RunnerGroup::Id(id) => Some(id.to_string()),
+        RunnerGroup::Name(name) => Some(format!("`{name}`")),
+    }
+}
+
 /// What the App must be allowed to manage the runners of a target.
 fn permission(target: &Target) -> &'static str {
     match target {
@@ -84,9 +96,11 @@ fn permission(target: &Target) -> &'static str {
 
 impl Inner {
     pub async fn register(self: &Arc<Self>, registration: &Registration) -> Result<JitRunner, GitHubError> {
+        // Whoever waits is to hear what it was waited for, and not only that it took too long.
+        let deadline = Some(Instant::now() + registration.within.mul_f64(PATIENT));
         let target = &registration.target;
         let identity = Identity::Installation { target, hint: registration.installation_id };
-        let group = self.group(registration, identity).await?;
+        let group = self.group(registration, identity, deadline).await?;
         let url = self.http.url(&format!("{}/actions/runners/generate-jitconfig", path(target)), &[]);
         let call = Call {
             method: Method::POST,
@@ -100,13 +114,20 @@ impl Inner {
             permission: Some(permission(target)),
             repeatable: false,
             registers: Some(target),
+            deadline,
             ..Call::get("jitconfig", "jit config", identity, Class::Jit, url)
         };
         let answer = match self.call(&call).await {
             Ok(answer) => answer,
-            Err(error) => {
+            Err(mut error) => {
                 if matches!(error.kind, GitHubErrorKind::NotFound | GitHubErrorKind::Forbidden) {
                     self.forget_group(registration);
+                    if let (Target::Org(_), Some(named)) = (target, named(&registration.group)) {
+                        error.message = format!(
+                            "{}; or it is the runner group {named}: check that it exists, that it is not GitHub's own, and `runner_group`",
+                            error.message
+                        );
+                    }
                 }
                 return Err(error);
             }
@@ -132,7 +153,12 @@ impl Inner {
         Ok(JitRunner { id: registered.runner.id, config: registered.encoded_jit_config })
     }
 
-    async fn group(self: &Arc<Self>, registration: &Registration, identity: Identity<'_>) -> Result<i64, GitHubError> {
+    async fn group(
+        self: &Arc<Self>,
+        registration: &Registration,
+        identity: Identity<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<i64, GitHubError> {
         let (org, name) = match (&registration.target, &registration.group) {
             (Target::Repo(_), _) | (Target::Org(_), RunnerGroup::Default) => return Ok(DEFAULT_GROUP),
             (Target::Org(_), RunnerGroup::Id(id)) => return Ok(*id),
@@ -150,6 +176,7 @@ impl Inner {
             let url = self.http.url(&format!("{}/actions/runner-groups", path(&registration.target)), &query);
             let call = Call {
                 permission: Some(permission(&registration.target)),
+                deadline,
                 ..Call::get("runner_groups", "runner group", identity, Class::Jit, url)
             };
             let (answer, _): (GroupPage, _) = self.fetch(&call, "a list of runner groups").await?;

@@ -177,6 +177,7 @@ fn registration(target: Target, group: RunnerGroup) -> Registration {
         name: RunnerName::new("pacer-small-1"),
         labels: vec!["self-hosted".into(), "small".into()],
         group,
+        within: Duration::from_secs(60),
     }
 }
 
@@ -430,40 +431,37 @@ async fn a_group_is_found_by_its_name_and_remembered() {
 }
 
 #[tokio::test]
-async fn the_delivery_log_gives_back_what_no_attempt_brought_home() {
-    let item = |id: i64, guid: &str, event: &str, status: &str, age: i64| {
-        json!({ "id": id, "guid": guid, "delivered_at": Timestamp::from_second(START - age).unwrap(), "redelivery": false,
-            "duration": 0.1, "status": status, "status_code": 0, "event": event, "action": "queued",
+async fn the_delivery_log_is_read_page_by_page_and_only_here() {
+    let item = |id: i64, guid: &str, status: &str, redelivery: bool| {
+        json!({ "id": id, "guid": guid, "delivered_at": Timestamp::from_second(START).unwrap(), "redelivery": redelivery,
+            "duration": 0.1, "status": status, "status_code": 0, "event": "workflow_job", "action": "queued",
             "installation_id": 7, "repository_id": 1, "throttled_at": null })
     };
-    let first = json!([
-        item(5, "c", "workflow_job", "timed out", 10),
-        item(4, "b", "workflow_job", "OK", 20),
-        item(3, "p", "push", "timed out", 25)
-    ]);
-    let second = json!([
-        item(2, "b", "workflow_job", "timed out", 30),
-        item(1, "a", "workflow_job", "timed out", 40),
-        item(0, "z", "workflow_job", "timed out", 4_000)
-    ]);
-    let fake = Fake::new(move |seen, _| match (seen.path.as_str(), seen.query.contains("cursor")) {
-        ("/app/hook/deliveries", false) => with(
+    let first = json!([item(5, "c", "timed out", false), item(4, "b", "OK", true)]);
+    let fake = Fake::new(move |seen, _| match (seen.path.as_str(), seen.query.as_str()) {
+        // As behind a proxy that tells the server another name.
+        ("/app/hook/deliveries", "per_page=100") => with(
             answer(200, first.clone()),
-            &[("link", "</app/hook/deliveries?per_page=100&cursor=v1_2>; rel=\"next\"")],
+            &[("link", "<https://ghes.internal/app/hook/deliveries?per_page=100&cursor=v1_2>; rel=\"next\"")],
         ),
-        ("/app/hook/deliveries", true) => {
-            with(answer(200, second.clone()), &[("link", "</app/hook/deliveries?cursor=v1_3>; rel=\"next\"")])
+        ("/app/hook/deliveries", "per_page=100&cursor=v1_2") => {
+            with(answer(200, json!([])), &[("link", "</elsewhere>; rel=\"next\"")])
         }
-        (path, _) if path.starts_with("/app/hook/deliveries/") => {
-            answer(200, json!({ "request": { "headers": {}, "payload": { "of": path.rsplit('/').next() } } }))
-        }
+        ("/app/hook/deliveries/5", _) => answer(200, json!({ "request": { "headers": {}, "payload": { "of": 5 } } })),
+        ("/app/hook/deliveries/4", _) => answer(200, json!({ "request": { "headers": {}, "payload": null } })),
         _ => pass(),
     })
     .await;
-    let missed = fake.client.failed_deliveries(Timestamp::from_second(START - 3_600).unwrap()).await.unwrap();
-    let missed: Vec<_> = missed.iter().map(|m| (m.guid.as_str(), std::str::from_utf8(&m.payload).unwrap())).collect();
-    assert_eq!(missed, [("a", r#"{"of":"1"}"#), ("c", r#"{"of":"5"}"#)]);
-    assert_eq!(fake.seen("/hook/deliveries").len(), 2, "what is older than asked for is not read");
+    let page = fake.client.delivery_log(None).await.unwrap();
+    let attempts: Vec<_> =
+        page.attempts.iter().map(|one| (one.id, one.guid.as_str(), one.arrived, one.redelivery)).collect();
+    assert_eq!(attempts, [(5, "c", false, false), (4, "b", true, true)]);
+    assert_eq!(page.next.as_deref(), Some("v1_2"));
+    let error = fake.client.delivery_log(page.next.as_deref()).await.unwrap_err();
+    assert!(error.message.contains("has no `cursor`"), "{error}");
+    assert_eq!(fake.client.delivery(5).await.unwrap(), Some(br#"{"of":5}"#.to_vec()));
+    assert!(fake.client.delivery(4).await.unwrap_err().message.contains("delivery 4 has no payload"));
+    assert_eq!(fake.client.delivery(3).await.unwrap(), None, "the log has dropped it");
 }
 
 #[tokio::test]
@@ -473,17 +471,31 @@ async fn open_jobs_are_those_that_are_not_over() {
             "head_branch": "main", "html_url": "https://github.com/x", "labels": ["self-hosted"], "runner_name": "",
             "created_at": "2026-01-01T00:00:00Z", "started_at": null, "completed_at": null })
     };
-    let jobs = json!({ "total_count": 4, "jobs": [job(1, "queued"), job(2, "in_progress"), job(3, "waiting"), job(4, "completed")] });
-    let fake = Fake::new(move |seen, _| match seen.path.as_str() {
-        path if path.ends_with("/runs/50/jobs") => answer(200, jobs.clone()),
-        path if path.ends_with("/actions/runs") => {
-            answer(200, json!({ "total_count": 1, "workflow_runs": [{ "id": 50 }] }))
+    // A job that waits for others is in a run that is in progress, and nowhere else.
+    let jobs = move |run: &str| match run {
+        "50" => json!([job(1, "queued"), job(2, "in_progress"), job(4, "completed")]),
+        "51" => json!([job(3, "waiting")]),
+        run => panic!("run {run} is in no list"),
+    };
+    let fake = Fake::new(move |seen, _| match seen.path.strip_prefix("/repos/octocat/hello/actions/runs") {
+        Some("") => {
+            let runs = match seen.query.split('&').find_map(|pair| pair.strip_prefix("status=")).unwrap() {
+                "in_progress" => json!([{ "id": 50 }]),
+                "waiting" => json!([{ "id": 51 }]),
+                _ => json!([]),
+            };
+            answer(200, json!({ "total_count": 1, "workflow_runs": runs }))
         }
-        _ => pass(),
+        Some(path) => {
+            let jobs = jobs(path.strip_prefix('/').unwrap().strip_suffix("/jobs").unwrap());
+            answer(200, json!({ "total_count": 3, "jobs": jobs }))
+        }
+        None => pass(),
     })
     .await;
     let facts = fake.client.open_jobs(&"octocat/hello".parse().unwrap(), Some(7)).await.unwrap();
-    let facts: Vec<_> = facts.into_iter().map(|fact| (fact.key.to_string(), fact.phase, fact.runner)).collect();
+    let mut facts: Vec<_> = facts.into_iter().map(|fact| (fact.key.to_string(), fact.phase, fact.runner)).collect();
+    facts.sort_by(|one, other| one.0.cmp(&other.0));
     let expected = [("1-2", Phase::Queued), ("2-2", Phase::InProgress), ("3-2", Phase::Waiting)]
         .map(|(k, p)| (k.to_owned(), p, None));
     assert_eq!(facts, expected);
@@ -555,6 +567,8 @@ async fn slow_and_absent_servers_are_unavailable() {
     assert_eq!(error.kind, GitHubErrorKind::Unavailable);
     assert!(error.message.contains("no answer in time"), "{error}");
     drop(listener);
+    let nameless = Client::new(&config("http://github.invalid"), clock.clone()).unwrap();
+    assert!(nameless.ping().await.unwrap_err().message.contains("its name cannot be resolved"));
     let client = Client::with_timeout(&config(&url), clock, Duration::from_millis(50)).unwrap();
     let error = client.ping().await.unwrap_err();
     assert!(error.message.contains("no connection could be made"), "{error}");
@@ -625,20 +639,31 @@ fn an_unusable_key_or_ca_is_refused_at_the_start() {
     assert!(Client::new(&broken, clock()).unwrap_err().message.contains("`github.api_url`"));
 }
 
-#[tokio::test]
-async fn a_private_ca_is_trusted_when_it_is_configured() {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let der = certified.cert.der().clone();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+/// A CA and a certificate of its for `name`.
+fn chain(name: &str) -> (rcgen::Certificate, Vec<rustls::pki_types::CertificateDer<'static>>, Vec<u8>) {
+    let mut root = rcgen::CertificateParams::new(vec![]).unwrap();
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    root.distinguished_name.push(rcgen::DnType::CommonName, "A CA of one's own");
+    let root_key = rcgen::KeyPair::generate().unwrap();
+    let certificate = root.self_signed(&root_key).unwrap();
+    let leaf_key = rcgen::KeyPair::generate().unwrap();
+    let issuer = rcgen::Issuer::new(root, root_key);
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+    (certificate, vec![leaf.der().clone()], leaf_key.serialize_der())
+}
+
+/// Serves the App over TLS, with a certificate for `name`; its port, and the CA.
+async fn over_tls(name: &str) -> (u16, Vec<u8>) {
+    let (root, chain, key) = chain(name);
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![der], key.into())
+        .with_single_cert(chain, rustls::pki_types::PrivatePkcs8KeyDer::from(key).into())
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let port = listener.local_addr().unwrap().port();
     let router = Router::new().fallback(async || {
         answer(200, json!({ "id": 4711, "slug": "pacer", "name": "Pacer", "permissions": {}, "events": [] }))
     });
@@ -651,9 +676,128 @@ async fn a_private_ca_is_trusted_when_it_is_configured() {
             }
         }
     });
+    (port, root.pem().into_bytes())
+}
+
+#[tokio::test]
+async fn a_private_ca_is_trusted_when_it_is_configured() {
+    let (port, ca) = over_tls("localhost").await;
+    let url = format!("https://localhost:{port}");
     let clock = Arc::new(ManualClock(AtomicI64::new(START)));
-    let trusted = config::GitHub { ca: Some(certified.cert.pem().into_bytes()), ..config(&url) };
+    let trusted = config::GitHub { ca: Some(ca), ..config(&url) };
     Client::new(&trusted, clock.clone()).unwrap().ping().await.unwrap();
-    let error = Client::new(&config(&url), clock).unwrap().ping().await.unwrap_err();
+    let error = Client::new(&config(&url), clock.clone()).unwrap().ping().await.unwrap_err();
     assert_eq!(error.kind, GitHubErrorKind::Unavailable);
+    assert!(
+        error.message.contains("its certificate is not trusted") && error.message.contains("`github.ca`"),
+        "{error}"
+    );
+
+    let (port, ca) = over_tls("elsewhere.example").await;
+    let other = config::GitHub { ca: Some(ca), ..config(&format!("https://localhost:{port}")) };
+    let error = Client::new(&other, clock).unwrap().ping().await.unwrap_err();
+    assert!(error.message.contains("its certificate is for another name"), "{error}");
+}
+
+#[tokio::test]
+async fn however_many_ask_whether_github_answers_it_is_asked_once() {
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", hanging.local_addr().unwrap());
+    let clock = Arc::new(ManualClock(AtomicI64::new(START)));
+    let client = Client::with_timeout(&config(&url), clock, Duration::from_millis(100)).unwrap();
+    let connections = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    TaskTracker::new().spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = hanging.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            held.push(stream);
+        }
+    });
+    // Some do not wait for the answer.
+    for _ in 0..20 {
+        assert!(futures::poll!(std::pin::pin!(client.ping())).is_pending());
+    }
+    for outcome in join_all((0..50).map(|_| client.ping())).await {
+        assert_eq!(outcome.unwrap_err().kind, GitHubErrorKind::Unavailable);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 3, "one question, and two more tries at it");
+}
+
+#[tokio::test]
+async fn a_github_that_holds_back_calls_is_there() {
+    let fake = Fake::new(|seen, _| match seen.path.as_str() {
+        "/app" => with(answer(429, json!({})), &[("retry-after", "90")]),
+        _ => pass(),
+    })
+    .await;
+    fake.client.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_says_when_it_is_back_is_not_asked_before() {
+    let fake = Fake::new(|seen, _| match seen.path.as_str() {
+        path if path.ends_with("/runners") => with(answer(503, json!({})), &[("retry-after", "120")]),
+        _ => pass(),
+    })
+    .await;
+    let error = fake.client.list_runners(&repo(), Some(7)).await.unwrap_err();
+    assert_eq!((error.kind, error.retry_after), (GitHubErrorKind::Unavailable, Some(Duration::from_secs(120))));
+    assert_eq!(fake.seen("/runners").len(), 1);
+}
+
+#[tokio::test]
+async fn a_registration_that_has_to_wait_longer_than_its_caller_does_says_for_what() {
+    let fake = Fake::new(|seen, number| match (jit(seen), number) {
+        (true, 0) => with(answer(429, json!({})), &[("retry-after", "30")]),
+        (true, _) => registered(),
+        (false, _) => pass(),
+    })
+    .await;
+    let wanted = Registration { within: Duration::from_secs(20), ..registration(repo(), RunnerGroup::Default) };
+    for _ in 0..2 {
+        let error = fake.client.register(&wanted).await.unwrap_err();
+        assert_eq!((error.kind, error.retry_after), (GitHubErrorKind::RateLimited, Some(Duration::from_secs(30))));
+        assert!(error.message.contains("GitHub's rate limit, which it has just refused a call for"), "{error}");
+    }
+    assert_eq!(fake.seen("/generate-jitconfig").len(), 1);
+}
+
+#[tokio::test]
+async fn a_job_is_asked_to_run_again_once_and_what_github_says_to_it_is_told_apart() {
+    for (status, message, outcome) in [
+        (201, "", Ok(Rerun::Asked)),
+        (403, "The workflow run containing this job is already running", Ok(Rerun::RunGoesOn)),
+        (403, "Resource not accessible by integration", Err(GitHubErrorKind::Forbidden)),
+        (403, "You have exceeded a secondary rate limit", Err(GitHubErrorKind::RateLimited)),
+        (502, "", Err(GitHubErrorKind::Unavailable)),
+    ] {
+        let fake = Fake::new(move |seen, _| match seen.path.as_str() {
+            path if path.ends_with("/rerun") => answer(status, json!({ "message": message })),
+            _ => pass(),
+        })
+        .await;
+        let asked = fake.client.rerun_job(&"octocat/hello".parse().unwrap(), Some(7), 1).await;
+        assert_eq!(asked.map_err(|error| error.kind), outcome, "{status} {message}");
+        assert_eq!(fake.seen("/rerun").len(), 1, "{status} {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_cannot_be_used_and_a_token_that_is_refused_are_named() {
+    let fake = Fake::new(|seen, _| match seen.path.as_str() {
+        path if path.starts_with("/orgs/acme/actions") => answer(404, json!({ "message": "Not Found" })),
+        path if path.starts_with("/orgs/gone/actions") => {
+            with(answer(401, json!({ "message": "Bad credentials" })), &[("date", "Fri, 15 Jan 2027 08:00:00 GMT")])
+        }
+        _ => pass(),
+    })
+    .await;
+    let wanted = registration(Target::Org("acme".into()), RunnerGroup::Id(9));
+    let error = fake.client.register(&wanted).await.unwrap_err();
+    assert!(error.message.contains("the runner group 9") && error.message.contains("`runner_group`"), "{error}");
+    let wanted = registration(Target::Org("gone".into()), RunnerGroup::Default);
+    let error = fake.client.register(&wanted).await.unwrap_err();
+    assert!(error.message.contains("a token that it has just given"), "{error}");
+    assert!(!error.message.contains("github.private_key_path"), "{error}");
 }

@@ -12,7 +12,7 @@ use crate::{
         recover, rerun,
         runner::{Runner, RunnerState},
     },
-    github::Rerun,
+    github::{GitHubErrorKind, Rerun},
     plugins::{Instance, InstanceState},
     store::Op,
 };
@@ -127,6 +127,9 @@ impl Executor {
 
     /// Has GitHub run a job again. That it was asked is written before: it is not asked twice for want of an answer.
     pub(super) async fn rerun(&self, job: &Job) {
+        if self.world().reruns.has_later(job) {
+            return;
+        }
         let asked = self.parts.github.rerun_job(&job.repo, job.installation_id, job.key.id).await;
         let taken = "its machine was taken away";
         let change = match asked {
@@ -143,6 +146,10 @@ impl Executor {
                     rerun::WINDOW.as_hours()
                 ),
             },
+            // It was not done: its turn comes.
+            Err(error) if error.kind == GitHubErrorKind::RateLimited && !rerun::is_too_late(job, self.now()) => {
+                JobChange::RerunPutOff { reason: format!("{taken}; GitHub is asked later to run it again: {error}") }
+            }
             Err(error) => {
                 warn!(job.id = %job.key, %error, "job {} lost its machine and cannot be run again", job.key);
                 JobChange::RerunRefused { reason: format!("{taken}, and GitHub did not run it again: {error}") }

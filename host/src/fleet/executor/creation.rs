@@ -61,6 +61,7 @@ impl Executor {
                 Scope::Repos(_) => RunnerGroup::Default,
                 Scope::Org { runner_group, .. } => runner_group.clone(),
             },
+            within: pool.timeouts.register,
         }
     }
 

@@ -9,7 +9,8 @@ use crate::{
     fleet::{
         intent,
         plan::configured_targets,
-        runner::{Runner, RunnerChange, RunnerName, Target},
+        runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
+        watch::came_online,
     },
     github::{Deleted, GitHubError},
     plugins::{BackendError, Destruction, Instance},
@@ -108,9 +109,29 @@ impl Executor {
         Ok(instances.into_iter().find(|instance| instance.name == runner.name.as_str()))
     }
 
-    /// Takes a runner out of service, unless GitHub gave it a job in the meantime.
+    /// Whether a runner that has not been seen online yet is so now; in it goes then. It is looked for by its name: what
+    /// lists them all may not have had its turn.
+    async fn is_online_after_all(&self, runner: &Runner) -> Result<bool, GitHubError> {
+        if runner.state != RunnerState::Booting {
+            return Ok(false);
+        }
+        let found = self.parts.github.find_runner(&runner.target, runner.installation_id, &runner.name).await?;
+        let online = found.is_some_and(|found| found.online && !found.busy);
+        if online {
+            let ops = came_online(&self.world(), runner, self.now()).collect();
+            self.record(ops).await;
+        }
+        Ok(online)
+    }
+
+    /// Takes a runner out of service, unless it came online or GitHub gave it a job in the meantime.
     pub(super) async fn retire(self: Arc<Self>, runner: Arc<Runner>, error: Option<String>) {
-        let deadline = match self.try_deregister(&runner).await {
+        let outcome = match self.is_online_after_all(&runner).await {
+            Ok(true) => return,
+            Ok(false) => self.try_deregister(&runner).await,
+            Err(error) => Err(error),
+        };
+        let deadline = match outcome {
             Ok(Deleted::Gone) => {
                 let Some(current) = self.runner(&runner.name) else { return };
                 match error {

@@ -92,3 +92,15 @@ fn what_has_a_later_attempt_was_run_again_and_gets_a_machine_that_stays() {
     reruns.due(at(100) + WINDOW);
     assert!(!reruns.lost_before(&again), "it is forgotten some day");
 }
+
+#[test]
+fn an_answer_that_comes_after_a_later_attempt_makes_no_third() {
+    let mut reruns = Reruns::default();
+    reruns.apply(&Arc::new(lost("failure", 100)));
+    let asked = reruns.due(at(200));
+    // Somebody else was quicker, and the answer to what was asked meanwhile is that the run goes on.
+    reruns.apply(&Arc::new(job(8, 2, Phase::Queued, at(201))));
+    assert!(reruns.has_later(&asked[0]));
+    reruns.apply(&asked[0]);
+    assert_eq!(reruns.next(), None);
+}
