@@ -1,6 +1,9 @@
 //! The server's HTTP surface as a script would use it.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -80,6 +83,15 @@ pub struct Runner {
     pub error: Option<String>,
 }
 
+/// A delivery as `/api/v1/deliveries` shows it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Delivery {
+    pub result: String,
+    pub job: Option<String>,
+    /// `webhook`, `delivery-log` or `repository-scan`.
+    pub source: String,
+}
+
 impl Runner {
     pub fn is_final(&self) -> bool {
         self.state == "gone" || self.state == "failed"
@@ -148,6 +160,20 @@ impl Api {
 
     pub async fn runners(&self) -> Vec<Runner> {
         self.all("/api/v1/runners?limit=100").await
+    }
+
+    pub async fn deliveries(&self) -> Vec<Delivery> {
+        self.all("/api/v1/deliveries?limit=100").await
+    }
+
+    /// From where every job is known: nothing is kept of what a repository was asked for.
+    pub async fn told_by(&self) -> HashMap<String, HashSet<String>> {
+        let mut told: HashMap<String, HashSet<String>> =
+            self.jobs().await.into_iter().map(|job| (job.id, HashSet::new())).collect();
+        for Delivery { job, source, .. } in self.deliveries().await {
+            told.entry(job.unwrap_or_default()).or_default().insert(source);
+        }
+        told
     }
 
     /// A job with its events and explanation; none when the server does not know it.

@@ -1,6 +1,10 @@
 //! What is around the server in a story: GitHub with its App, and a cloud where machines come from.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use pacer_simulator::{
     Settings, Simulator,
@@ -16,6 +20,10 @@ use crate::{
 
 /// The repository that the project of the stories is bound to.
 pub const REPO: &str = "octocat/hello-world";
+
+/// An organisation, and a repository of it.
+pub const ORG: &str = "acme";
+pub const ORG_REPO: &str = "acme/widgets";
 
 /// The App of the stories.
 pub const APP_ID: u64 = 123_456;
@@ -36,17 +44,29 @@ impl World {
 
     /// As [`World::start`], with other random choices.
     pub async fn with_seed(seed: u64) -> Self {
-        let settings = Settings {
-            github: github::Settings {
-                app_id: APP_ID,
-                webhook_secret: WEBHOOK_SECRET.to_owned(),
-                seed,
-                repos: vec![REPO.to_owned()],
-                lost_after: Duration::from_secs(2),
-                ..github::Settings::default()
-            },
-            ..Settings::default()
+        Self::with(github::Settings { seed, ..github::Settings::default() }).await
+    }
+
+    /// As [`World::start`], with the organisation [`ORG`] instead: it has the repository [`ORG_REPO`] and the runner group
+    /// `builders`.
+    pub async fn with_org() -> Self {
+        let settings = github::Settings {
+            repos: vec![ORG_REPO.to_owned()],
+            orgs: vec![ORG.to_owned()],
+            runner_groups: vec!["builders".to_owned()],
+            ..github::Settings::default()
         };
+        Self::with(settings).await
+    }
+
+    async fn with(github: github::Settings) -> Self {
+        let github = github::Settings {
+            app_id: APP_ID,
+            webhook_secret: WEBHOOK_SECRET.to_owned(),
+            lost_after: Duration::from_secs(2),
+            ..github
+        };
+        let settings = Settings { github, ..Settings::default() };
         Self { simulator: Simulator::start(settings).await.expect("the simulator can be served") }
     }
 
@@ -58,6 +78,13 @@ impl World {
     /// A server with the project `my-app`: one pool, `small`, on the cloud.
     pub fn pacer(&self) -> Builder {
         self.bare().backends(&self.cloud_backend()).projects(&project("sim", "{}"))
+    }
+
+    /// A server with the project `my-app` for the whole organisation, in its runner group.
+    pub fn pacer_for_org(&self) -> Builder {
+        let scope = format!("scope: org\n    org: {ORG}\n    runner_group: builders");
+        let project = project("sim", "{}").replace(&format!("scope: repo\n    repos: [{REPO}]"), &scope);
+        self.bare().backends(&self.cloud_backend()).projects(&project)
     }
 
     /// As [`World::pacer`], with machines that fetch their configuration from pacer.
@@ -107,13 +134,30 @@ impl World {
             .collect()
     }
 
-    /// Waits until every job that was queued is over.
+    /// Waits until every job that was queued is over, and makes sure that none was cut off in its middle.
     pub async fn served(&self) {
-        eventually("every job is over", SERVED, async || {
-            let summary = self.simulator.summary();
-            (summary.served + summary.cancelled == summary.queued).then_some(())
+        eventually("every job is over", SERVED, async || (self.simulator.summary().open() == 0).then_some(())).await;
+        assert_eq!(
+            self.simulator.summary().lost,
+            0,
+            "jobs were lost with their machines: {:?}",
+            self.simulator.audit()
+        );
+    }
+
+    /// Machines that did no job, and whose making no end of the server cut off: nobody needed them.
+    pub async fn unneeded_machines(&self, pacer: &TestPacer) -> Vec<String> {
+        let working: HashSet<String> = self.simulator.github.jobs().into_iter().filter_map(|job| job.runner).collect();
+        let errors: HashMap<String, Option<String>> =
+            pacer.api.runners().await.into_iter().map(|runner| (runner.name, runner.error)).collect();
+        let made = self.simulator.cloud.made().into_keys().filter(|name| !working.contains(name));
+        made.map(|name| {
+            let error = errors.get(&name).cloned().flatten().unwrap_or_else(|| "no error".to_owned());
+            (name, error)
         })
-        .await;
+        .filter(|(_, error)| !error.contains("pacer was restarted"))
+        .map(|(name, error)| format!("machine `{name}` did no job: {error}"))
+        .collect()
     }
 
     /// Waits until nothing is left at GitHub and in the cloud, and makes sure that nothing went wrong on the way.

@@ -13,6 +13,8 @@ mod looks;
 mod machine_ends;
 mod machines;
 mod main_job;
+mod recovery;
+mod refusals;
 mod secrets;
 mod start_script;
 mod virtual_machines;

@@ -186,26 +186,6 @@ async fn deliveries_that_are_late_doubled_and_out_of_order_change_nothing() {
 }
 
 #[tokio::test]
-async fn deliveries_that_never_came_are_found() {
-    let world = World::start().await;
-    let pacer = world.pacer().prepare();
-    pacer.edit_config("app_id:", "recovery_interval: 1s, app_id:");
-    let mut pacer = pacer;
-    pacer.start().await;
-    world.deliver_to(&pacer);
-    world.simulator.github.set_weather(Weather { lost: 0.4, forgotten: 0.2, ..Weather::default() });
-    world.queue(25, SHORT);
-    world.settled().await;
-    // A job of which every delivery was forgotten and that a spare runner took is never heard of; any other one ends.
-    eventually("no job is left open", SOON, async || {
-        let open = pacer.api.get("/api/v1/jobs?status=waiting,queued,claimed,starting,running").await.json();
-        open["items"].as_array().is_some_and(Vec::is_empty).then_some(())
-    })
-    .await;
-    assert!(pacer.api.metrics().await.sum("pacer_jobs_recovered_total", &[]) >= 1.0);
-}
-
-#[tokio::test]
 async fn a_github_and_a_cloud_that_fail_now_and_then_delay_jobs_and_lose_none() {
     let (world, pacer) = running().await;
     let (github, cloud) = (world.simulator.github.faults(), world.simulator.cloud.faults());

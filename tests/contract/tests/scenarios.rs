@@ -165,7 +165,7 @@ impl Story {
                 return Some(());
             }
             let summary = self.world.simulator.summary();
-            let waiting = summary.queued - summary.served - summary.cancelled;
+            let waiting = summary.open();
             let idle = self.runners().await.iter().filter(|runner| runner["state"] == "idle").count();
             for _ in waiting..idle {
                 self.world.queue(1, SHORT);
@@ -176,11 +176,8 @@ impl Story {
     }
 
     async fn is_left_clean(&self) {
-        eventually("every job is over", SOON, async || {
-            let summary = self.world.simulator.summary();
-            (summary.served + summary.cancelled == summary.queued).then_some(())
-        })
-        .await;
+        eventually("every job is over", SOON, async || (self.world.simulator.summary().open() == 0).then_some(()))
+            .await;
         if self.keeps_what_is_paid {
             self.uses_up_what_is_paid().await;
         }

@@ -19,8 +19,8 @@ pub enum Fault {
     Status { status: u16 },
     /// 429 with `retry-after`.
     RateLimited { retry_after: u64 },
-    /// 403 with the words of a secondary limit.
-    SecondaryLimit { retry_after: u64 },
+    /// 403 with the words of a secondary limit; GitHub does not always say when to come back.
+    SecondaryLimit { retry_after: Option<u64> },
     /// The call has its effect after this many milliseconds.
     Slow { ms: u64 },
     /// The call has its effect at once, and its answer comes after this many milliseconds.
@@ -121,7 +121,7 @@ impl Faults {
             Some(Fault::Status { status }) => refuse(status, None, "a fault that was asked for"),
             Some(Fault::RateLimited { retry_after }) => refuse(429, Some(retry_after), "API rate limit exceeded"),
             Some(Fault::SecondaryLimit { retry_after }) => {
-                refuse(403, Some(retry_after), "You have exceeded a secondary rate limit. Please wait a few minutes.")
+                refuse(403, retry_after, "You have exceeded a secondary rate limit. Please wait a few minutes.")
             }
             Some(Fault::Slow { ms }) => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -172,8 +172,12 @@ pub fn operation(method: &http::Method, path: &str) -> &'static str {
         "token"
     } else if path.ends_with("/installation") {
         "installation"
-    } else if path.starts_with("/app/hook/deliveries") {
-        if post { "redeliver" } else { "deliveries" }
+    } else if path.starts_with("/app/hook/deliveries/") {
+        if post { "redeliver" } else { "delivery" }
+    } else if path == "/app/hook/deliveries" {
+        "deliveries"
+    } else if path == "/installation/repositories" {
+        "repositories"
     } else if path.ends_with("/actions/runs") {
         "runs"
     } else if path.contains("/actions/runs/") || path.contains("/actions/jobs/") {

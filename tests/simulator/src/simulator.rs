@@ -47,14 +47,21 @@ pub struct Simulator {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     pub queued: usize,
-    /// Concluded by a runner.
+    /// Concluded as was planned for them: a runner did them to their end.
     pub served: usize,
     pub cancelled: usize,
+    /// Concluded otherwise: what ran them was gone before their end.
+    pub lost: usize,
     /// From queued to started, sorted.
     pub waits: Vec<Duration>,
 }
 
 impl Summary {
+    /// Jobs that are not over.
+    pub fn open(&self) -> usize {
+        self.queued - self.served - self.cancelled - self.lost
+    }
+
     /// A quantile of the waits, 0 to 1.
     pub fn wait(&self, quantile: f64) -> Duration {
         let index = ((self.waits.len() as f64 - 1.0).max(0.0) * quantile).round() as usize;
@@ -102,8 +109,9 @@ impl Simulator {
         let mut summary = Summary { queued: jobs.len(), ..Summary::default() };
         for job in jobs {
             match job.conclusion.as_deref() {
+                Some(conclusion) if conclusion == job.planned => summary.served += 1,
                 Some("cancelled") => summary.cancelled += 1,
-                Some(_) => summary.served += 1,
+                Some(_) => summary.lost += 1,
                 None => {}
             }
             if let Some(started) = job.started_at {

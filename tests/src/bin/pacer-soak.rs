@@ -1,5 +1,6 @@
 //! Kills the server at random moments under load, again and again, and looks at what is left after it has settled:
-//! no acknowledged job may be lost, no machine and no registration left, no job served twice.
+//! no job may be lost or cut off, no machine and no registration left, no job served twice, and no machine made that no job
+//! needed.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -20,6 +21,8 @@ struct Arguments {
 
 /// Jobs queued before each kill, and how long they run.
 const JOBS: u64 = 8;
+/// Jobs queued while there is no server.
+const MISSED: u64 = 2;
 const DURATION: Duration = Duration::from_millis(600);
 /// A server is killed within so long after it answered.
 const LONGEST_LIFE_MS: u64 = 1_500;
@@ -46,11 +49,17 @@ async fn main() -> anyhow::Result<ExitCode> {
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis((moment >> 33) % LONGEST_LIFE_MS)).await;
         pacer.kill();
+        for _ in 0..MISSED {
+            github.queue(NewJob::new(REPO, &["self-hosted", "linux"], DURATION));
+        }
     }
     pacer.start().await;
-    world.served().await;
     world.settled().await;
 
+    let unneeded = world.unneeded_machines(&pacer).await;
+    let told = pacer.api.told_by().await;
+    let never = told.values().filter(|sources| !sources.contains("webhook"));
+    let (log, scan): (Vec<_>, Vec<_>) = never.partition(|sources| sources.contains("delivery-log"));
     let summary = world.simulator.summary();
     let made = cloud.made().len();
     let (kills, queued, served) = (arguments.kills, summary.queued, summary.served);
@@ -59,8 +68,18 @@ async fn main() -> anyhow::Result<ExitCode> {
         "{kills} kills (seed {}): {queued} jobs queued, {served} served, longest wait {longest:.1} s",
         arguments.seed
     ));
-    say(&format!("{made} machines made for them, 0 left; 0 registrations left; no job was handed out twice"));
-    Ok(if served == queued { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    say(&format!(
+        "{made} machines made for them, 0 left; 0 registrations left; no job was handed out twice or cut off"
+    ));
+    let (log, scan) = (log.len(), scan.len());
+    say(&format!(
+        "no webhook told of {} jobs: {log} were in the delivery log, {scan} only in their repository",
+        log + scan
+    ));
+    for machine in &unneeded {
+        say(&format!("  ! {machine}"));
+    }
+    Ok(if served == queued && unneeded.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[expect(clippy::print_stdout, reason = "what a command says goes to standard output")]

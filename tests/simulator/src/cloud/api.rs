@@ -190,6 +190,9 @@ async fn remove(State(cloud): State<Cloud>, Path(id): Path<String>) -> Result<Re
     let stopping = {
         let state = &mut *cloud.state();
         let machine = state.machines.get_mut(&id).ok_or_else(|| not_found(&id))?;
+        if let Some(job) = cloud.github.job_of(&machine.name) {
+            state.violations.push(format!("machine `{}` was deleted in the middle of job {job}", machine.name));
+        }
         let time = state.dice.within(&millis(state.conditions.stop_ms));
         if time.is_zero() || machine.state == MachineState::Stopped {
             None

@@ -114,6 +114,7 @@ struct State {
     made: HashMap<String, u32>,
     /// What machines were started with, where that was a script, by name.
     scripts: HashMap<String, String>,
+    violations: Vec<String>,
     peak: usize,
     next_id: u64,
     conditions: Conditions,
@@ -137,6 +138,7 @@ impl Cloud {
             ids: HashMap::new(),
             made: HashMap::new(),
             scripts: HashMap::new(),
+            violations: Vec::new(),
             peak: 0,
             next_id: 0,
             conditions,
@@ -219,9 +221,10 @@ impl Cloud {
 
     /// What must not have happened.
     pub fn audit(&self) -> Vec<String> {
-        let made = self.made();
-        let twice = made.iter().filter(|(_, times)| **times > 1);
-        twice.map(|(name, times)| format!("machine `{name}` was made {times} times")).collect()
+        let state = self.state();
+        let twice = state.made.iter().filter(|(_, times)| **times > 1);
+        let twice = twice.map(|(name, times)| format!("machine `{name}` was made {times} times"));
+        state.violations.iter().cloned().chain(twice).collect()
     }
 
     /// A machine's life: it boots, its runner takes a job, it stops.

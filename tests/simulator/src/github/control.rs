@@ -1,5 +1,5 @@
 //! Directing the play from outside: `POST /_sim/jobs`, `POST /_sim/jobs/{id}/cancel`, `POST /_sim/faults` (a rule;
-//! `DELETE` clears), `GET /_sim/state`, `GET /_sim/audit`.
+//! `DELETE` clears), `POST /_sim/weather` (how deliveries get through; what is not named is fair), `GET /_sim/state`, `GET /_sim/audit`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{GitHub, NewJob};
+use super::{GitHub, NewJob, Weather};
 use crate::faults::Rule;
 
 pub fn router(github: GitHub) -> Router {
@@ -19,6 +19,7 @@ pub fn router(github: GitHub) -> Router {
         .route("/_sim/jobs", post(queue))
         .route("/_sim/jobs/{id}/cancel", post(cancel))
         .route("/_sim/faults", post(add_fault).delete(clear_faults))
+        .route("/_sim/weather", post(weather))
         .route("/_sim/state", get(show))
         .route("/_sim/audit", get(audit))
         .with_state(github)
@@ -64,6 +65,23 @@ async fn add_fault(State(github): State<GitHub>, Json(rule): Json<Rule>) {
 
 async fn clear_faults(State(github): State<GitHub>) {
     github.faults().clear();
+}
+
+/// Shares from 0 to 1, and milliseconds from and below.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+struct Sky {
+    lost: f64,
+    forgotten: f64,
+    doubled: f64,
+    delay_ms: (u64, u64),
+}
+
+async fn weather(State(github): State<GitHub>, Json(sky): Json<Sky>) {
+    let Sky { lost, forgotten, doubled, delay_ms: (from, below) } = sky;
+    let delay = Duration::from_millis(from)..Duration::from_millis(below.max(from));
+    github.set_weather(Weather { lost, forgotten, doubled, delay });
 }
 
 async fn show(State(github): State<GitHub>) -> Json<Value> {

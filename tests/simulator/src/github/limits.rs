@@ -1,9 +1,13 @@
-//! The primary rate limit, and the manners that GitHub asks of every call.
+//! GitHub's rate limits.
 //!
-//! Without [`Settings::hourly_limit`](super::Settings::hourly_limit) there are no limits and no headers of them, as on
-//! an Enterprise Server. Secondary limits are [faults](crate::faults::Fault::SecondaryLimit).
+//! Without [`Settings::hourly_limit`](super::Settings::hourly_limit) there is no primary limit and no header of it, as on
+//! an Enterprise Server; without [`Settings::secondary`](super::Settings::secondary) there are no others, but for those
+//! that are asked for as [faults](crate::faults::Fault::SecondaryLimit).
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::atomic::Ordering,
+};
 
 use axum::{
     extract::{Request, State},
@@ -16,10 +20,45 @@ use jiff::Timestamp;
 use super::{GitHub, auth, payload, rest::refuse, state};
 use crate::faults;
 
-/// Versions of the API that are in use.
-const VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
 /// The primary limit counts by the hour.
 const WINDOW_S: i64 = 3600;
+
+/// The limits that count minutes and not hours.
+#[derive(Debug, Clone)]
+pub struct Secondary {
+    /// Requests under way.
+    pub at_once: usize,
+    /// In a minute for each installation: a read is one, anything else five.
+    pub points: u32,
+    /// In five minutes for each repository or organisation.
+    pub registrations: u32,
+}
+
+impl Default for Secondary {
+    fn default() -> Self {
+        Self { at_once: 100, points: 900, registrations: 1_500 }
+    }
+}
+
+/// What was spent lately, by whom: when, and how much.
+#[derive(Debug, Default)]
+pub struct Lately(HashMap<String, VecDeque<(i64, u32)>>);
+
+impl Lately {
+    /// Takes it, if no more than `limit` are taken within so many seconds.
+    fn take(&mut self, whose: String, cost: u32, limit: u32, seconds: i64, now: Timestamp) -> bool {
+        let now = now.as_second();
+        let spent = self.0.entry(whose).or_default();
+        while spent.front().is_some_and(|(then, _)| *then <= now - seconds) {
+            spent.pop_front();
+        }
+        let fits = spent.iter().map(|(_, cost)| cost).sum::<u32>() + cost <= limit;
+        if fits {
+            spent.push_back((now, cost));
+        }
+        fits
+    }
+}
 
 /// What each installation spent.
 #[derive(Debug, Default)]
@@ -43,22 +82,16 @@ impl Spent {
     }
 }
 
-/// Around every call of the API: manners, the limit, and then the faults that were asked for.
+/// Around every call of the API: the limits, and then the faults that were asked for.
 pub async fn around(State(github): State<GitHub>, request: Request, next: Next) -> Response {
-    if !request.headers().contains_key(header::USER_AGENT) {
-        let message =
-            "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.";
-        return (StatusCode::FORBIDDEN, message).into_response();
-    }
-    if let Some(version) = request.headers().get("x-github-api-version")
-        && !VERSIONS.iter().any(|known| version == known)
-    {
-        let message = format!("{version:?} is not a supported version of the API");
-        return refuse(StatusCode::BAD_REQUEST, message).into_response();
-    }
     let counts = request.uri().path() != "/rate_limit";
     let limit = github.settings().hourly_limit.filter(|_| counts).zip(owner(&github, request.headers()));
-    let Some((limit, owner)) = limit else { return play(&github, request, next).await };
+    let Some((limit, owner)) = limit else {
+        return match owner(&github, request.headers()) {
+            Some(owner) => within_secondary(&github, &owner, request, next).await,
+            None => play(&github, request, next).await,
+        };
+    };
     let window = {
         let mut state = github.inner.state();
         let window = state.spent.window(&owner, state::now());
@@ -69,7 +102,7 @@ pub async fn around(State(github): State<GitHub>, request: Request, next: Next) 
         let id = payload::owner_id(&owner);
         refuse(StatusCode::FORBIDDEN, format!("API rate limit exceeded for installation ID {id}.")).into_response()
     } else {
-        play(&github, request, next).await
+        within_secondary(&github, &owner, request, next).await
     };
     let headers = response.headers_mut();
     let mut set = |name: &'static str, value: HeaderValue| headers.insert(HeaderName::from_static(name), value);
@@ -78,6 +111,29 @@ pub async fn around(State(github): State<GitHub>, request: Request, next: Next) 
     set("x-ratelimit-remaining", limit.saturating_sub(window.used).into());
     set("x-ratelimit-reset", window.reset.into());
     set("x-ratelimit-resource", HeaderValue::from_static("core"));
+    response
+}
+
+/// Refuses what is too much in a short time, in the words of a secondary limit and without a time to come back.
+async fn within_secondary(github: &GitHub, owner: &str, request: Request, next: Next) -> Response {
+    let Some(limits) = &github.settings().secondary else { return play(github, request, next).await };
+    let under_way = github.inner.under_way.fetch_add(1, Ordering::SeqCst);
+    let fits = under_way < limits.at_once && {
+        let (now, mut state) = (state::now(), github.inner.state());
+        let points = if request.method().is_safe() { 1 } else { 5 };
+        let path = request.uri().path();
+        state.lately.take(owner.to_owned(), points, limits.points, 60, now)
+            && (!path.ends_with("/generate-jitconfig")
+                || state.lately.take(path.to_lowercase(), 1, limits.registrations, 300, now))
+    };
+    let response = if fits {
+        play(github, request, next).await
+    } else {
+        github.inner.state().over_limit += 1;
+        let message = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
+        refuse(StatusCode::FORBIDDEN, message).into_response()
+    };
+    github.inner.under_way.fetch_sub(1, Ordering::SeqCst);
     response
 }
 

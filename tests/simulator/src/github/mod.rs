@@ -5,7 +5,9 @@
 
 mod auth;
 mod control;
+pub mod description;
 mod limits;
+mod manners;
 mod payload;
 mod permissions;
 mod rest;
@@ -16,7 +18,7 @@ mod webhooks;
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -28,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{auth::AppKey, permissions::Installation, state::State, webhooks::Webhooks};
 use crate::faults::Faults;
 
+pub use limits::Secondary;
 pub use permissions::{Access, Permissions, documented};
 pub use runner::{Assigned, ConnectError, Session};
 pub(crate) use state::now;
@@ -52,6 +55,10 @@ pub struct Settings {
     pub permissions: Permissions,
     /// Calls in an hour for each installation; without it there are no limits.
     pub hourly_limit: Option<u32>,
+    /// The limits of what is done at once and in a few minutes; without it there are none.
+    pub secondary: Option<Secondary>,
+    /// Runner groups of every organisation, beside the one that each has.
+    pub runner_groups: Vec<String>,
 }
 
 impl Default for Settings {
@@ -67,6 +74,8 @@ impl Default for Settings {
             weather: Weather::default(),
             permissions: documented(),
             hourly_limit: None,
+            secondary: None,
+            runner_groups: Vec::new(),
         }
     }
 }
@@ -104,6 +113,8 @@ pub struct JobView {
     pub repo: String,
     pub status: &'static str,
     pub conclusion: Option<String>,
+    /// What its runner reports, if it gets to its end.
+    pub planned: String,
     pub runner: Option<String>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
@@ -117,6 +128,7 @@ pub struct JobView {
 pub struct RunnerView {
     pub id: u64,
     pub name: String,
+    pub group: i64,
     pub online: bool,
     pub job: Option<JobId>,
 }
@@ -135,6 +147,8 @@ struct Inner {
     faults: Arc<Faults>,
     /// Where it is served; part of every runner's configuration.
     url: Mutex<String>,
+    /// Calls being served.
+    under_way: AtomicUsize,
     told: Notify,
     tracker: TaskTracker,
     stopping: CancellationToken,
@@ -173,6 +187,7 @@ impl GitHub {
             webhooks: Webhooks::new(&settings)?,
             faults: Arc::new(Faults::new(settings.seed ^ 0xfa17)),
             url: Mutex::default(),
+            under_way: AtomicUsize::new(0),
             told: Notify::new(),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -300,10 +315,17 @@ impl GitHub {
             .map(|runner| RunnerView {
                 id: runner.id,
                 name: runner.name.clone(),
+                group: runner.group,
                 online: runner.online,
                 job: runner.job,
             })
             .collect()
+    }
+
+    /// The job that the connected runner of this name does.
+    pub fn job_of(&self, runner: &str) -> Option<JobId> {
+        let state = self.inner.state();
+        state.runners.values().find(|known| known.name == runner && known.online).and_then(|known| known.job)
     }
 
     /// Suspends the installation on an account, or lets it go on.
@@ -337,6 +359,11 @@ impl GitHub {
     /// Where webhooks go from now on.
     pub fn set_webhook_url(&self, url: &str) {
         self.inner.webhooks.set_url(url);
+    }
+
+    /// Calls that were refused for a secondary limit.
+    pub fn over_limit(&self) -> u64 {
+        self.inner.state().over_limit
     }
 
     /// Deliveries that were attempted, and those that succeeded.
@@ -378,6 +405,7 @@ fn view(job: &state::Job) -> JobView {
         repo: job.repo.clone(),
         status: job.state.word(),
         conclusion: job.conclusion.clone(),
+        planned: job.outcome.clone(),
         runner: job.runner.as_ref().map(|(_, name)| name.clone()),
         created_at: job.created_at,
         started_at: job.started_at,

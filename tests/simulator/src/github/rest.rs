@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    GitHub, auth, limits, payload,
+    GitHub, auth, limits, manners, payload,
     permissions::{Installation, Need},
     state::{self, Scope},
 };
@@ -44,10 +44,12 @@ pub fn router(github: GitHub) -> Router {
         .route("/repos/{owner}/{repo}/actions/runs/{run}/jobs", get(jobs::run_jobs))
         .route("/repos/{owner}/{repo}/actions/jobs/{job}", get(jobs::job))
         .route("/repos/{owner}/{repo}/actions/jobs/{job}/rerun", post(jobs::rerun))
+        .route("/installation/repositories", get(app::repositories))
         .route("/rate_limit", get(rate_limit))
         .method_not_allowed_fallback(nowhere)
         .fallback(nowhere)
         .layer(from_fn_with_state(github.clone(), limits::around))
+        .layer(from_fn_with_state(github.clone(), manners::around))
         .with_state(github)
 }
 
@@ -168,6 +170,7 @@ struct Paging {
     page: Option<usize>,
     name: Option<String>,
     status: Option<String>,
+    filter: Option<String>,
     cursor: Option<String>,
 }
 

@@ -59,16 +59,16 @@ pub fn runner(runner: &Runner) -> Value {
     })
 }
 
-pub fn group(org: &str) -> Value {
+pub fn group(org: &str, id: i64, name: &str) -> Value {
     json!({
-        "id": 1, "name": "Default", "visibility": "all", "default": true, "inherited": false,
-        "runners_url": format!("{API}/orgs/{org}/actions/runner-groups/1/runners"),
+        "id": id, "name": name, "visibility": "all", "default": id == 1, "inherited": false,
+        "runners_url": format!("{API}/orgs/{org}/actions/runner-groups/{id}/runners"),
         "allows_public_repositories": false, "restricted_to_workflows": false, "selected_workflows": [],
         "workflow_restrictions_read_only": false,
     })
 }
 
-/// Every run has one job: what the run is, its job is.
+/// A run, as the job that says most of it.
 pub fn run(job: &Job, organization: bool) -> Value {
     let (id, full) = (job.run_id, &job.repo);
     let base = format!("{API}/repos/{full}/actions/runs/{id}");

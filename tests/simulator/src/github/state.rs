@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::{
-    limits::Spent,
+    limits::{Lately, Spent},
     permissions::{Installation, Permissions},
 };
 use crate::dice::Dice;
@@ -121,6 +121,9 @@ pub struct State {
     /// By owner, lower-case.
     pub installations: BTreeMap<String, Installation>,
     pub spent: Spent,
+    pub lately: Lately,
+    /// Calls that were refused for a secondary limit.
+    pub over_limit: u64,
     pub jit_configs: Vec<String>,
     pub told: VecDeque<Told>,
     pub violations: Vec<String>,
@@ -141,6 +144,8 @@ impl State {
             tokens: HashMap::new(),
             installations: BTreeMap::new(),
             spent: Spent::default(),
+            lately: Lately::default(),
+            over_limit: 0,
             jit_configs: Vec::new(),
             told: VecDeque::new(),
             violations: Vec::new(),

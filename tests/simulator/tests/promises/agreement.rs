@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use pacer_simulator::github::NewJob;
+use pacer_simulator::github::{NewJob, description::GITHUB};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    description::GITHUB,
-    play::{As, ORG, Play, REPO},
-};
+use crate::play::{As, ORG, Play, REPO};
 
 /// Described, and never answered here: the simulator's limits are faults, its caches none, its repositories do not move.
 const NOT_PLAYED: [(&str, u16); 5] = [

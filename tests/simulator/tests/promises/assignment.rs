@@ -200,3 +200,30 @@ async fn ten_thousand_jobs_find_ten_thousand_runners() {
 fn forgetful() -> github::Weather {
     github::Weather { forgotten: 1.0, ..github::Weather::default() }
 }
+
+#[tokio::test]
+async fn a_run_is_in_progress_while_the_next_of_its_jobs_is_queued() {
+    let play = Play::start().await;
+    let token = play.token().await;
+    let who = As::Bearer(&token);
+    let first = play.simulator.github.queue(job(&["linux"]));
+    let run = play.get(who, &format!("/repos/{REPO}/actions/jobs/{first}")).await.body["run_id"].clone();
+    let listed = async |status: &str| {
+        let runs = play.get(who, &format!("/repos/{REPO}/actions/runs?status={status}")).await.body;
+        runs["workflow_runs"].as_array().expect("runs").iter().any(|listed| listed["id"] == run)
+    };
+    assert!(listed("queued").await);
+    let (_, config) = play.jit(&token, "pacer-one", &["linux"]).await;
+    let session = play.simulator.github.connect(&config).expect("it connects");
+    let next = play.simulator.github.queue(NewJob { beside: Some(first), ..job(&["linux"]) });
+    assert!(listed("in_progress").await && !listed("queued").await && !listed("completed").await);
+    let jobs = play.get(who, &format!("/repos/{REPO}/actions/runs/{run}/jobs?filter=latest")).await.body;
+    let ids: Vec<_> = jobs["jobs"].as_array().expect("jobs").iter().map(|job| job["id"].clone()).collect();
+    assert_eq!(ids, [first, next]);
+    session.done("success");
+    assert!(listed("in_progress").await, "what is queued of it keeps it going");
+    let (_, config) = play.jit(&token, "pacer-two", &["linux"]).await;
+    play.simulator.github.connect(&config).expect("it connects").done("success");
+    assert!(listed("completed").await && listed("success").await);
+    play.simulator.stop().await;
+}

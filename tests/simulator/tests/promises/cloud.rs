@@ -230,6 +230,24 @@ async fn machines_die_when_they_are_told_to() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_deleted_in_the_middle_of_its_job_is_a_violation_and_the_job_is_not_served() {
+    let settings = github::Settings { lost_after: Duration::from_millis(5), ..github::Settings::default() };
+    let play = Play::with(settings).await;
+    let cloud = Cloud::of(&play, Conditions::default());
+    let token = play.token().await;
+    let (_, config) = play.jit(&token, "pacer-one", &["linux"]).await;
+    let job = play.simulator.github.queue(NewJob::new(REPO, &["linux"], Duration::from_secs(600)));
+    let id = cloud.create("pacer-one", "app-1", &config).await.1["id"].as_str().expect("an id").to_owned();
+    play.until("it runs", |simulator| simulator.github.job_of("pacer-one") == Some(job)).await;
+    assert_eq!(cloud.call(Method::DELETE, &format!("/v1/machines/{id}"), None).await.0, 204);
+    play.until("the job is over", |simulator| simulator.summary().open() == 0).await;
+    let summary = play.simulator.summary();
+    assert_eq!((summary.served, summary.lost, summary.cancelled), (0, 1, 0));
+    assert_eq!(play.simulator.audit(), [format!("machine `pacer-one` was deleted in the middle of job {job}")]);
+    play.simulator.stop().await;
+}
+
+#[tokio::test]
 async fn conditions_change_over_http_and_keep_what_is_not_named() {
     let play = Play::start().await;
     let cloud = Cloud::of(&play, Conditions { stuck: 0.5, ..Conditions::default() });

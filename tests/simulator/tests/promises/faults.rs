@@ -56,7 +56,7 @@ async fn limits_say_when_to_come_back() {
     let caller = Caller { play: &play, token: play.token().await };
     let faults = play.simulator.github.faults();
     faults.next("jit", 1, Fault::RateLimited { retry_after: 17 });
-    faults.next("jit", 1, Fault::SecondaryLimit { retry_after: 60 });
+    faults.next("jit", 1, Fault::SecondaryLimit { retry_after: Some(60) });
     let primary = caller.jit("pacer-one").await.expect("an answer");
     assert_eq!((primary.status, &primary.headers["retry-after"]), (429, &"17".parse().expect("a value")));
     let secondary = caller.jit("pacer-one").await.expect("an answer");

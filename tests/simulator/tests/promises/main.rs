@@ -7,7 +7,6 @@ mod agreement;
 mod assignment;
 mod cloud;
 mod command;
-mod description;
 mod faults;
 mod outside;
 mod play;

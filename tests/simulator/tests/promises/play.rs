@@ -9,13 +9,17 @@ use std::{
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use pacer_simulator::{Settings, Simulator, github};
+use pacer_simulator::{
+    Settings, Simulator,
+    github::{
+        self,
+        description::{GITHUB, Operation},
+    },
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-
-use crate::description::{GITHUB, Operation};
 
 pub const REPO: &str = "octocat/hello-world";
 pub const ORG: &str = "acme";

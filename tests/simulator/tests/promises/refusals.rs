@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use pacer_simulator::github::{self, Access, NewJob};
+use pacer_simulator::{
+    faults::Fault,
+    github::{self, Access, NewJob},
+};
 use reqwest::Method;
 use serde_json::json;
 
@@ -188,5 +191,53 @@ async fn lists_come_in_pages_and_nonsense_is_not_found() {
         assert_eq!(answer.body["message"], "Not Found", "{nonsense}");
     }
     assert_eq!(play.post(As::Bearer(&token), &path, &json!({})).await.status, 404, "nothing is posted there");
+    play.simulator.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_described_is_refused_and_a_violation() {
+    let play = Play::start().await;
+    let token = play.token().await;
+    let who = As::Bearer(&token);
+    let runs = format!("/repos/{REPO}/actions/runs");
+    play.simulator.github.queue(NewJob::new(REPO, &["linux"], Duration::ZERO));
+    let run = play.get(who, &runs).await.body["workflow_runs"][0]["id"].as_u64().expect("a run");
+    assert_eq!(play.simulator.audit(), Vec::<String>::new());
+    let strange = [
+        format!("{runs}?status=qeued"),
+        format!("{runs}?state=queued"),
+        format!("{runs}/{run}/jobs?filter=lastest"),
+        format!("{runs}?per_page=many"),
+    ];
+    for path in &strange {
+        assert_eq!(play.try_call(who, Method::GET, path, None).await.expect("an answer").status, 422, "{path}");
+    }
+    assert_eq!(play.simulator.audit().len(), strange.len(), "{:?}", play.simulator.audit());
+    assert!(play.simulator.audit()[0].contains("the parameter `status` may not be `qeued`"));
+    play.simulator.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_much_in_a_short_time_is_refused_without_a_time_to_come_back() {
+    let secondary = github::Secondary { at_once: 2, points: 12, registrations: 1 };
+    let play = Play::with(github::Settings { secondary: Some(secondary), ..github::Settings::default() }).await;
+    let token = play.token().await;
+    let who = As::Bearer(&token);
+    let path = format!("/repos/{REPO}/actions/runners");
+    play.simulator.github.faults().next("runners", 2, Fault::Slow { ms: 2_000 });
+    let (a, b, c) = tokio::join!(play.get(who, &path), play.get(who, &path), play.get(who, &path));
+    let mut statuses = [a.status, b.status, c.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 403], "two at once");
+
+    let body = |name: &str| json!({ "name": name, "runner_group_id": 1, "labels": ["linux"] });
+    let jit = format!("{path}/generate-jitconfig");
+    assert_eq!(play.post(who, &jit, &body("pacer-one")).await.status, 201, "seven points");
+    let refused = play.post(who, &jit, &body("pacer-two")).await;
+    assert_eq!(refused.status, 403, "one registration");
+    assert!(refused.body["message"].as_str().is_some_and(|message| message.contains("secondary rate limit")));
+    assert!(!refused.headers.contains_key("retry-after"));
+    assert_eq!(play.get(who, &path).await.status, 403, "twelve points: what was refused counts");
+    assert_eq!(play.simulator.github.over_limit(), 3);
     play.simulator.stop().await;
 }

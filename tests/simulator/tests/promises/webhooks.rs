@@ -3,14 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use aws_lc_rs::hmac;
-use pacer_simulator::github::{self, NewJob, Weather};
+use pacer_simulator::github::{self, NewJob, Weather, description::GITHUB};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    description::GITHUB,
-    play::{As, ORG, Play, REPO, Received, SECRET},
-};
+use crate::play::{As, ORG, Play, REPO, Received, SECRET};
 
 fn job() -> NewJob {
     NewJob::new(REPO, &["self-hosted", "Linux"], Duration::ZERO)
@@ -191,5 +188,24 @@ async fn deliveries_overtake_each_other_when_they_are_delayed_differently() {
     assert_ne!(arrived, sent);
     arrived.sort_unstable();
     assert_eq!(arrived, sent, "and none is lost");
+    play.simulator.stop().await;
+}
+
+#[tokio::test]
+async fn the_weather_changes_over_http() {
+    let play = Play::start().await;
+    let sky = json!({ "doubled": 1.0, "delay_ms": [1, 5] });
+    assert_eq!(
+        play.try_call(As::Nobody, Method::POST, "/_sim/weather", Some(&sky)).await.expect("an answer").status,
+        200
+    );
+    play.simulator.github.queue(NewJob::new(REPO, &["linux"], Duration::ZERO));
+    let received = play.received(2).await;
+    assert_eq!(received[0].headers["x-github-delivery"], received[1].headers["x-github-delivery"]);
+    let sky = json!({ "rain": 1.0 });
+    assert_eq!(
+        play.try_call(As::Nobody, Method::POST, "/_sim/weather", Some(&sky)).await.expect("an answer").status,
+        422
+    );
     play.simulator.stop().await;
 }

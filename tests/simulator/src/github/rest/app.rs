@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        GitHub, payload,
+        GitHub, auth, payload,
         permissions::{Installation, Narrowing},
         shapes,
         state::{self, Token},
@@ -104,6 +104,23 @@ pub async fn access_token(
     let owner = installation.owner.to_lowercase();
     state.tokens.insert(token, Token { owner, expires_at, permissions, repositories });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// What the installation of a token reaches.
+pub async fn repositories(State(github): State<GitHub>, Query(paging): Query<Paging>, headers: HeaderMap) -> Answer {
+    let owner = {
+        let state = github.inner.state();
+        let token = auth::bearer(&headers).and_then(|token| state.tokens.get(token));
+        token.map(|token| token.owner.clone()).ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "Bad credentials"))?
+    };
+    let known = github.settings().repos.iter();
+    let its: Vec<&String> =
+        known.filter(|full| full.split('/').next().is_some_and(|known| known.eq_ignore_ascii_case(&owner))).collect();
+    let total = its.len();
+    let (part, links) = paging.cut(its, &github.at("/installation/repositories"));
+    let organization = github.knows_org(&owner);
+    let part: Vec<Value> = part.into_iter().map(|full| payload::repository(full, shapes::API, organization)).collect();
+    Ok((links, Json(json!({ "total_count": total, "repositories": part }))).into_response())
 }
 
 /// What the App's webhook is set to; its secret is never shown.

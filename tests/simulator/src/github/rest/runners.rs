@@ -29,6 +29,8 @@ const WRITE_RUNNERS: Need = Need(ADMINISTRATION, Access::Write);
 const READ_ORG_RUNNERS: Need = Need(ORGANIZATION_RUNNERS, Access::Read);
 const WRITE_ORG_RUNNERS: Need = Need(ORGANIZATION_RUNNERS, Access::Write);
 
+/// Of every organisation; at repositories the only one.
+const DEFAULT_GROUP: i64 = 1;
 /// GitHub: between 1 and 100 labels, names of at most 64 characters.
 const MOST_LABELS: usize = 100;
 const LONGEST_NAME: usize = 64;
@@ -71,7 +73,11 @@ fn jit(github: &GitHub, scope: Scope, body: &[u8]) -> Answer {
     if request.labels.iter().any(|label| label.is_empty() || label.chars().count() > LONGEST_LABEL) {
         return Err(invalid("labels", "must each have 1 to 256 characters"));
     }
-    if request.runner_group_id != 1 {
+    let known = match scope {
+        Scope::Repo(_) => request.runner_group_id == DEFAULT_GROUP,
+        Scope::Org(_) => groups_of(github).any(|(id, _)| id == request.runner_group_id),
+    };
+    if !known {
         return Err(not_found());
     }
     let _ = request.work_folder;
@@ -199,5 +205,12 @@ fn delete(github: &GitHub, scope: &Scope, id: u64) -> Answer {
 
 pub async fn groups(State(github): State<GitHub>, Path(org): Path<String>, headers: HeaderMap) -> Answer {
     github.on_org(&headers, &org, READ_ORG_RUNNERS)?;
-    Ok(Json(json!({ "total_count": 1, "runner_groups": [shapes::group(&org)] })).into_response())
+    let groups: Vec<Value> = groups_of(&github).map(|(id, name)| shapes::group(&org, id, name)).collect();
+    Ok(Json(json!({ "total_count": groups.len(), "runner_groups": groups })).into_response())
+}
+
+/// The groups of an organisation: the one that each has, and those of the play.
+fn groups_of(github: &GitHub) -> impl Iterator<Item = (i64, &str)> {
+    let others = github.settings().runner_groups.iter().map(String::as_str);
+    (DEFAULT_GROUP..).zip(std::iter::once("Default").chain(others))
 }

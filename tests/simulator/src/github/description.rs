@@ -76,6 +76,42 @@ impl Description {
         found.min_by_key(|known| known.path.matches('{').count())
     }
 
+    /// What is wrong with a request's query, as described.
+    pub fn faults_of_query<'a>(
+        &self,
+        operation: &Operation,
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Vec<String> {
+        let described = &self.document["paths"][&operation.path][&operation.method]["parameters"];
+        let parameters: Vec<&Value> = described
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|parameter| match parameter["$ref"].as_str() {
+                Some(shared) => self.document.pointer(shared.trim_start_matches('#')),
+                None => Some(parameter),
+            })
+            .filter(|parameter| parameter["in"] == "query")
+            .collect();
+        let mut faults = Vec::new();
+        for (name, value) in pairs {
+            let Some(parameter) = parameters.iter().find(|parameter| parameter["name"] == name) else {
+                faults.push(format!("the parameter `{name}` is not described"));
+                continue;
+            };
+            let schema = &parameter["schema"];
+            let fits = match schema["type"].as_str() {
+                Some("integer") => value.parse::<i128>().is_ok(),
+                Some("boolean") => value.parse::<bool>().is_ok(),
+                _ => schema["enum"].as_array().is_none_or(|words| words.iter().any(|word| word == value)),
+            };
+            if !fits {
+                faults.push(format!("the parameter `{name}` may not be `{value}`"));
+            }
+        }
+        faults
+    }
+
     /// What is wrong with a request's body, as described.
     pub fn faults_of_request(&self, operation: &Operation, body: Option<&Value>) -> Vec<String> {
         let described = &self.document["paths"][&operation.path][&operation.method]["requestBody"];
