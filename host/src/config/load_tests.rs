@@ -172,6 +172,8 @@ fn the_door() {
 fn addresses_and_numbers() {
     let server = |server: &str| format!("{GITHUB}{REST}server: {server}\n");
     check(&server("{ addr: here }"), "server.addr is `here`, not an address to listen on");
+    let config = good(&server("{ public_url: 'HTTPS://CI.Example.com/' }"));
+    assert_eq!(config.server.public_url, "https://ci.example.com");
     check(&server("{ public_url: 'https://ci.example.com/pacer/' }"), "server.public_url has a path");
     check(&server("{ public_url: 'ftp://x' }"), "server.public_url is not an `http://` or `https://` address");
     check(&server("{ owner: A B }"), "server.owner is `A B`");
@@ -328,39 +330,70 @@ fn the_example_loads_and_shows_every_key() {
     let config = fixture.load(example).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.warnings, Vec::<String>::new());
 
-    let words: std::collections::BTreeSet<_> = example
-        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
-        .filter_map(|word| word.strip_suffix(':'))
-        .collect();
+    let shown = keys_shown(example);
     let sets = [
-        sections::ROOT,
-        sections::SERVER,
-        sections::DATABASE,
-        sections::PLUGINS,
-        sections::LIMITS,
-        sections::AUTH,
-        sections::RETENTION,
-        sections::TELEMETRY,
-        github::GITHUB,
-        endpoint::ENDPOINT,
-        endpoint::PROXY,
-        credential::CREDENTIAL,
-        credential::BASIC,
-        credential::HEADER,
-        credential::AWS_SIGV4,
-        credential::OAUTH2,
-        projects::BACKEND,
-        projects::BACKEND_LIMITS,
-        projects::PROJECT,
-        projects::POOL,
-        projects::TIMEOUTS,
-        bootstrap::BOOTSTRAP,
-        bootstrap::RUNNER,
-        warm::WINDOW,
+        ("", sections::ROOT),
+        ("server", sections::SERVER),
+        ("database", sections::DATABASE),
+        ("plugins", sections::PLUGINS),
+        ("plugins.limits", sections::LIMITS),
+        ("auth", sections::AUTH),
+        ("retention", sections::RETENTION),
+        ("telemetry", sections::TELEMETRY),
+        ("github", github::GITHUB),
+        ("backends.engine", projects::BACKEND),
+        ("backends.engine.endpoints.engine", endpoint::ENDPOINT),
+        ("backends.engine.endpoints.engine.proxy", endpoint::PROXY),
+        ("backends.engine.endpoints.engine.credential", credential::CREDENTIAL),
+        ("backends.engine.endpoints.engine.credential.basic", credential::BASIC),
+        ("backends.engine.endpoints.engine.credential.header", credential::HEADER),
+        ("backends.engine.endpoints.engine.credential.aws_sigv4", credential::AWS_SIGV4),
+        ("backends.engine.endpoints.engine.credential.oauth2", credential::OAUTH2),
+        ("projects", projects::PROJECT),
+        ("projects.pools", projects::POOL),
+        ("projects.pools.timeouts", projects::TIMEOUTS),
+        ("projects.pools.bootstrap", bootstrap::BOOTSTRAP),
+        ("projects.pools.bootstrap.runner", bootstrap::RUNNER),
+        ("projects.pools.warm", warm::WINDOW),
     ];
-    for key in sets.into_iter().flatten() {
-        assert!(words.contains(key), "`{key}` is not in config.example.yaml");
+    for (section, keys) in sets {
+        for key in keys {
+            let path = format!("{section}.{key}");
+            let path = path.trim_start_matches('.');
+            assert!(shown.contains(path), "`{path}` is not in config.example.yaml");
+        }
     }
+    assert!(projects::BACKEND_LIMITS.iter().all(|key| sections::LIMITS.contains(key)), "explained at `plugins.limits`");
+}
+
+/// The paths of all keys, commented out or not, by their indentation; several in braces on a line belong to its first.
+fn keys_shown(example: &str) -> std::collections::BTreeSet<String> {
+    let mut shown = std::collections::BTreeSet::new();
+    let mut open: Vec<(usize, String)> = Vec::new();
+    for line in example.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let text = line[indent..].strip_prefix("# ").unwrap_or(&line[indent..]);
+        let deeper = text.len() - text.trim_start().len();
+        let (item, text) = match text.trim_start().strip_prefix("- ") {
+            Some(item) => (2, item),
+            None => (0, text.trim_start()),
+        };
+        let indent = indent + deeper + item;
+        let mut keys = text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c)));
+        let mut keys = keys.by_ref().filter_map(|word| word.strip_suffix(':')).filter(|key| !key.is_empty());
+        open.retain(|(at, _)| *at < indent);
+        let parent: Vec<_> = open.iter().map(|(_, key)| key.clone()).collect();
+        let path = |below: &[String], key: &str| [below, &[key.to_owned()]].concat().join(".");
+        if text.starts_with('{') {
+            shown.extend(keys.map(|key| path(&parent, key)));
+        } else if let Some(first) = keys.next().filter(|first| text.starts_with(&format!("{first}:"))) {
+            shown.insert(path(&parent, first));
+            open.push((indent, first.to_owned()));
+            let below = [parent, vec![first.to_owned()]].concat();
+            shown.extend(keys.map(|key| path(&below, key)));
+        }
+    }
+    shown
 }
 
 #[test]

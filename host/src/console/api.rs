@@ -27,7 +27,8 @@ pub async fn healthz() -> Response {
 pub async fn readyz(Extract(state): Extract<State>, request: Request) -> Answer {
     let config = state.config.load_full();
     let address = auth::client_address(&config, request.extensions(), request.headers());
-    let who = auth::authenticate(&config, &state.throttle, request.headers(), address, state.clock.now())?;
+    let who =
+        auth::authenticate(&config, &state.throttle, &state.ended, request.headers(), address, state.clock.now())?;
     let parts = tokio::time::timeout(READ_TIMEOUT, state.readiness.parts()).await.unwrap_or_else(|_| {
         vec![Part { name: "readiness".into(), ok: false, reason: Some("the checks did not end in time".into()) }]
     });

@@ -1,12 +1,16 @@
 //! Who may look: the bearer token, or a session that the sign-in form made from it.
 //!
-//! A session is a signed expiry, nothing is stored. Its key is derived from the token, so a changed token ends every
-//! session. The cookie is `SameSite=Strict` and every POST is checked for where it comes from, so another site can
+//! A session is a signed stamp: when it is over, and a number of its own. Its key is derived from the token, so a changed
+//! token ends every session. Of those that were signed out the stamp is remembered until it is over, or pacer starts anew. The cookie is `SameSite=Strict` and every POST is checked for where it comes from, so another site can
 //! neither sign somebody in nor out. Another way to sign in is another [`Credential`].
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +27,8 @@ use crate::config::{Auth, Config};
 
 /// A working day.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
+/// Of sessions that were signed out and are not over; who signs out more often than this in a day has the token.
+const MOST_ENDED: usize = 4096;
 const PURPOSE: &[u8] = b"pacer console session v1";
 
 /// Who asks, as the access log and the audit name them.
@@ -43,6 +49,24 @@ impl Actor {
     }
 }
 
+/// Sessions that were signed out, with the second they would have been over.
+#[derive(Debug, Default)]
+pub struct Ended(Mutex<HashMap<String, i64>>);
+
+impl Ended {
+    fn contains(&self, stamp: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(stamp)
+    }
+
+    fn add(&self, stamp: &str, until: i64, now: Timestamp) {
+        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.retain(|_, until| *until > now.as_second());
+        if ended.len() < MOST_ENDED {
+            ended.insert(stamp.to_owned(), until);
+        }
+    }
+}
+
 /// How a request says who it is from.
 #[derive(Debug)]
 enum Credential<'a> {
@@ -54,6 +78,7 @@ enum Credential<'a> {
 pub fn authenticate(
     config: &Config,
     throttle: &Throttle,
+    ended: &Ended,
     headers: &HeaderMap,
     address: IpAddr,
     now: Timestamp,
@@ -64,7 +89,10 @@ pub fn authenticate(
     };
     match credential(config, headers) {
         Some(Credential::Bearer(given)) => Ok(try_token(token, throttle, given, address, now)?.then_some(Actor::Token)),
-        Some(Credential::Session(session)) => Ok(session_holds(token, session, now).then_some(Actor::Token)),
+        Some(Credential::Session(session)) => {
+            let held = held(token, session, now).filter(|(stamp, _)| !ended.contains(stamp));
+            Ok(held.map(|_| Actor::Token))
+        }
         None => Ok(None),
     }
 }
@@ -88,13 +116,18 @@ pub fn try_token(
 
 /// The `Set-Cookie` of a new session.
 pub fn open_session(config: &Config, token: &SecretString, now: Timestamp) -> String {
-    let expires = (now + SESSION).as_second();
-    let signature = hex::encode(sign(token, expires.to_string().as_bytes()));
-    cookie(config, &format!("{expires}.{signature}"), SESSION.as_secs())
+    let stamp = format!("{}-{:016x}", (now + SESSION).as_second(), rand::random::<u64>());
+    let signature = hex::encode(sign(token, stamp.as_bytes()));
+    cookie(config, &format!("{stamp}.{signature}"), SESSION.as_secs())
 }
 
-/// The `Set-Cookie` that takes a session away.
-pub fn close_session(config: &Config) -> String {
+/// Ends the session of a request for good. The `Set-Cookie` takes it away from the browser.
+pub fn close_session(config: &Config, ended: &Ended, headers: &HeaderMap, now: Timestamp) -> String {
+    if let (Auth::Token(token), Some(session)) = (&config.auth, session(config, headers))
+        && let Some((stamp, until)) = held(token, session, now)
+    {
+        ended.add(stamp, until, now);
+    }
     cookie(config, "", 0)
 }
 
@@ -165,9 +198,11 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn credential<'a>(config: &Config, headers: &'a HeaderMap) -> Option<Credential<'a>> {
-    if let Some(token) = bearer(headers) {
-        return Some(Credential::Bearer(token));
-    }
+    let bearer = bearer(headers).map(Credential::Bearer);
+    bearer.or_else(|| session(config, headers).map(Credential::Session))
+}
+
+fn session<'a>(config: &Config, headers: &'a HeaderMap) -> Option<&'a str> {
     let name = cookie_name(config);
     headers
         .get_all(header::COOKIE)
@@ -176,14 +211,16 @@ fn credential<'a>(config: &Config, headers: &'a HeaderMap) -> Option<Credential<
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
         .find(|(key, _)| *key == name)
-        .map(|(_, value)| Credential::Session(value))
+        .map(|(_, value)| value)
 }
 
-fn session_holds(token: &SecretString, session: &str, now: Timestamp) -> bool {
-    let Some((expires, signature)) = session.split_once('.') else { return false };
-    let (Ok(until), Ok(signature)) = (expires.parse::<i64>(), hex::decode(signature)) else { return false };
-    let signed: bool = sign(token, expires.as_bytes()).ct_eq(signature.as_slice()).into();
-    signed && until > now.as_second()
+/// The stamp of a session that is signed and not over, and when it is.
+fn held<'a>(token: &SecretString, session: &'a str, now: Timestamp) -> Option<(&'a str, i64)> {
+    let (stamp, signature) = session.split_once('.')?;
+    let until: i64 = stamp.split_once('-')?.0.parse().ok()?;
+    let signature = hex::decode(signature).ok()?;
+    let signed: bool = sign(token, stamp.as_bytes()).ct_eq(signature.as_slice()).into();
+    (signed && until > now.as_second()).then_some((stamp, until))
 }
 
 fn sign(token: &SecretString, message: &[u8]) -> [u8; 32] {
@@ -242,13 +279,14 @@ mod tests {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let token = SecretString::from("a".repeat(32));
         let expires = now.as_second() + 10;
-        let session = format!("{expires}.{}", hex::encode(sign(&token, expires.to_string().as_bytes())));
-        assert!(session_holds(&token, &session, now));
-        assert!(!session_holds(&token, &session, now + Duration::from_secs(10)));
-        assert!(!session_holds(&SecretString::from("b".repeat(32)), &session, now));
-        assert!(!session_holds(&token, &session.replacen(&expires.to_string(), &(expires + 1).to_string(), 1), now));
-        for broken in ["", ".", "x.y", &session[..session.len() - 2]] {
-            assert!(!session_holds(&token, broken, now), "{broken}");
+        let stamp = format!("{expires}-00ff");
+        let session = format!("{stamp}.{}", hex::encode(sign(&token, stamp.as_bytes())));
+        assert_eq!(held(&token, &session, now), Some((stamp.as_str(), expires)));
+        assert_eq!(held(&token, &session, now + Duration::from_secs(10)), None);
+        assert_eq!(held(&SecretString::from("b".repeat(32)), &session, now), None);
+        let longer = session.replacen(&expires.to_string(), &(expires + 1).to_string(), 1);
+        for broken in ["", ".", "-.", "x.y", &session[..session.len() - 2], &longer] {
+            assert_eq!(held(&token, broken, now), None, "{broken}");
         }
     }
 }

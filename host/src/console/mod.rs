@@ -13,6 +13,8 @@ mod live;
 mod pages;
 mod query;
 mod read;
+#[cfg(test)]
+mod reference;
 mod session;
 mod shapes;
 #[cfg(test)]
@@ -63,6 +65,7 @@ pub struct State {
     /// Ends the streams, which would otherwise hold a shutdown up.
     pub shutdown: CancellationToken,
     throttle: Arc<Throttle>,
+    ended: Arc<auth::Ended>,
     streams: Arc<Semaphore>,
 }
 
@@ -95,6 +98,7 @@ impl State {
             clock,
             shutdown,
             throttle: Arc::default(),
+            ended: Arc::default(),
             streams: Arc::new(Semaphore::new(live::MAX_STREAMS)),
         }
     }

@@ -24,7 +24,7 @@ pub async fn require(Extract(state): Extract<State>, mut request: Request, next:
     let path = request.uri().path();
     let program = path.starts_with("/api/") || path == "/metrics" || auth::bearer(request.headers()).is_some();
     let address = auth::client_address(&config, request.extensions(), request.headers());
-    let who = auth::authenticate(&config, &state.throttle, request.headers(), address, state.clock.now());
+    let who = auth::authenticate(&config, &state.throttle, &state.ended, request.headers(), address, state.clock.now());
     match who {
         Ok(Some(actor)) => {
             if request.method() != Method::GET
@@ -115,8 +115,9 @@ async fn audit(state: &State, actor: &str, action: &str, address: IpAddr) {
     }
 }
 
-pub async fn sign_out(Extract(state): Extract<State>) -> Response {
-    with_cookie(Redirect::to("/signin"), &auth::close_session(&state.config.load()))
+pub async fn sign_out(Extract(state): Extract<State>, headers: HeaderMap) -> Response {
+    let cookie = auth::close_session(&state.config.load(), &state.ended, &headers, state.clock.now());
+    with_cookie(Redirect::to("/signin"), &cookie)
 }
 
 fn foreign() -> PageError {
