@@ -15,9 +15,20 @@ pub fn user_data(bootstrap: &Bootstrap) -> Result<String, Error> {
     }
 }
 
+/// The same, for a provider that takes so many bytes of it.
+pub fn user_data_within(max: usize, bootstrap: &Bootstrap) -> Result<String, Error> {
+    let text = user_data(bootstrap)?;
+    if text.len() > max {
+        let length = text.len();
+        let message = format!("the bootstrap has {length} bytes and {max} are taken; have it download what is large");
+        return Err(Error::invalid_request(message));
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::user_data;
+    use super::{user_data, user_data_within};
     use crate::{Bootstrap, ErrorKind};
 
     #[test]
@@ -33,5 +44,12 @@ mod tests {
         let error = user_data(&Bootstrap::JitConfig("c2VjcmV0".into())).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unsupported);
         assert!(!error.message.contains("c2VjcmV0"));
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_with_the_line_that_is_added() {
+        assert_eq!(user_data_within(20, &Bootstrap::StartScript("y".repeat(10))).unwrap().len(), 20);
+        let error = user_data_within(20, &Bootstrap::StartScript("y".repeat(11))).unwrap_err();
+        assert!(error.kind == ErrorKind::InvalidRequest && !error.message.contains("yyy"), "{}", error.message);
     }
 }

@@ -208,11 +208,23 @@ pub fn encode(value: &str) -> String {
     out
 }
 
+/// What [`encode`] was given; none for what is no such text.
+pub fn decode(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{self, Cursor, Read};
 
-    use super::{Request, Response, encode};
+    use super::{Request, Response, decode, encode};
     use crate::ErrorKind;
 
     fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
@@ -266,6 +278,11 @@ mod tests {
 
     #[test]
     fn only_unreserved_bytes_stay_as_they_are() {
-        assert_eq!(encode("aZ0-._~ /?&ü"), "aZ0-._~%20%2F%3F%26%C3%BC");
+        let text = "aZ0-._~ /?&ü";
+        assert_eq!(encode(text), "aZ0-._~%20%2F%3F%26%C3%BC");
+        assert_eq!(decode(&encode(text)).as_deref(), Some(text));
+        for broken in ["%", "%4", "%zz", "%+1", "%ü", "%FF"] {
+            assert_eq!(decode(broken), None, "{broken}");
+        }
     }
 }
