@@ -1,5 +1,11 @@
 //! The Query protocol: a form goes out, XML comes back.
 
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    thread,
+    time::Duration,
+};
+
 use pacer_backend::{
     Error,
     http::{Request, encode},
@@ -15,8 +21,13 @@ use crate::{
 const VERSION: &str = "2016-11-15";
 /// A page of instances stays far below, an answer with console output (64 KiB) as well.
 const ANSWER_MAX: usize = 8 * 1024 * 1024;
+/// Before a request that was one too many is made again; then twice as long, up to [`LONGEST_WAIT`]. EC2 gives back two
+/// launches a second, and ten or more of what only asks.
+const FIRST_WAIT: Duration = Duration::from_millis(400);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
 /// The parameters of a request.
+#[derive(Clone)]
 pub struct Form(Vec<(String, String)>);
 
 impl Form {
@@ -36,8 +47,9 @@ impl Form {
         }
     }
 
-    /// A filter, numbered from 1.
-    pub fn filter(mut self, number: usize, name: &str, values: &[&str]) -> Self {
+    /// Another filter.
+    pub fn filter(mut self, name: &str, values: &[&str]) -> Self {
+        let number = self.0.iter().filter(|(key, _)| key.starts_with("Filter.") && key.ends_with(".Name")).count() + 1;
         self = self.set(format!("Filter.{number}.Name"), name);
         for (index, value) in values.iter().enumerate() {
             self = self.set(format!("Filter.{number}.Value.{}", index + 1), *value);
@@ -56,25 +68,9 @@ impl Form {
     }
 }
 
-/// An answer that says yes.
-#[derive(Debug)]
-pub struct Answer {
-    action: String,
-    text: String,
-}
-
-impl Answer {
-    pub fn document(&self) -> Result<Document<'_>, Error> {
-        Document::parse(&self.text).map_err(|_| garbage(&self.action))
-    }
-}
-
 /// A page of something else may be well-formed too, and must not be taken for an empty listing.
-fn is_answer(action: &str, text: &str) -> bool {
-    let named = |document: &Document<'_>| {
-        document.root_element().tag_name().name().strip_suffix("Response").is_some_and(|root| root == action)
-    };
-    Document::parse(text).is_ok_and(|document| named(&document))
+fn is_answer(action: &str, root: Node<'_, '_>) -> bool {
+    root.tag_name().name().strip_suffix("Response").is_some_and(|name| name == action)
 }
 
 fn garbage(action: &str) -> Error {
@@ -85,23 +81,68 @@ fn garbage(action: &str) -> Error {
 pub struct Ec2<'a, 'c>(pub &'a C<'c>);
 
 impl Ec2<'_, '_> {
-    pub fn ask(&self, form: Form) -> Result<Answer, Fault> {
-        let action = form.action().to_owned();
+    /// Asks, and reads what the answer says.
+    pub fn ask<T>(&self, form: &Form, read: impl FnOnce(Node<'_, '_>) -> T) -> Result<T, Fault> {
+        let action = form.action();
         let mut request =
             Request::post(ENDPOINT, "/").header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
         request.body = form.body().into_bytes();
         let response = request.send(self.0)?;
         let (status, success) = (response.status, response.is_success());
         let retry_after = response.header("retry-after").and_then(|seconds| seconds.trim().parse().ok());
-        let text = String::from_utf8(response.bytes(ANSWER_MAX)?).map_err(|_| garbage(&action))?;
-        if success && is_answer(&action, &text) {
-            return Ok(Answer { action, text });
+        let text = String::from_utf8(response.bytes(ANSWER_MAX)?).map_err(|_| garbage(action))?;
+        let document = Document::parse(&text).ok();
+        match document.as_ref().map(Document::root_element) {
+            _ if !success => Err(refusal(action, status, document.as_ref(), retry_after.map(Duration::from_secs))),
+            Some(root) if is_answer(action, root) => Ok(read(root)),
+            Some(_) | None => Err(garbage(action).into()),
         }
-        if success {
-            return Err(garbage(&action).into());
-        }
-        Err(refusal(&action, status, &text, retry_after))
     }
+
+    /// The same, again and again while EC2 says that there are too many requests and the call has time. What is asked
+    /// stays the same to the letter, its client token too, so that none of it is done twice.
+    pub fn ask_patiently<T>(&self, form: &Form, read: impl Fn(Node<'_, '_>) -> T) -> Result<T, Fault> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let fault = match self.ask(form, &read) {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            let Some(told) = fault.throttled() else { return Err(fault) };
+            // Half of it by chance: many ask at once, and must not come back at once.
+            let wait_now = told.unwrap_or_else(|| wait / 2 + (wait / 2).mul_f64(chance()));
+            if wait_now >= self.0.remaining() / 2 {
+                return Err(fault);
+            }
+            thread::sleep(wait_now);
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Every page of a listing; `read` also sees where the pages end.
+    pub fn ask_all<T>(&self, form: &Form, read: impl Fn(Node<'_, '_>) -> Vec<T>) -> Result<Vec<T>, Fault> {
+        let (mut all, mut next) = (Vec::new(), None::<String>);
+        loop {
+            let page = form.clone().maybe("NextToken", next);
+            let (found, more) = self.ask(&page, |root| (read(root), next_token(root)))?;
+            all.extend(found);
+            next = more;
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// Any number from 0 to 1; hashers are seeded by chance.
+fn chance() -> f64 {
+    let bits = u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or_default();
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+/// What to ask for the page that follows.
+pub fn next_token(root: Node<'_, '_>) -> Option<String> {
+    text(root, "nextToken").filter(|token| !token.is_empty())
 }
 
 /// The text of a child.

@@ -1,7 +1,11 @@
 //! An instance as EC2 describes it, and as the host knows it.
 
-use pacer_backend::{Instance, InstanceState, Price, http::encode, time};
-use roxmltree::{Document, Node};
+use pacer_backend::{
+    Instance, InstanceState, Price,
+    http::{decode, encode},
+    time,
+};
+use roxmltree::Node;
 
 use crate::api::{items, text};
 
@@ -12,17 +16,17 @@ pub const LEASE: &str = "pacer:lease-until";
 pub const HOLD: &str = "pacer:hold";
 /// Before the host's own tags.
 pub const TAG: &str = "pacer:tag:";
-/// Set where a launch template was made for this instance alone.
-pub const TEMPLATE: &str = "pacer:template";
+/// In a handle, where there is no instance.
+const NO_ID: &str = "-";
 /// What the instance costs an hour, in millionths of a US dollar, as far as the pool's settings tell.
 pub const PRICE: &str = "pacer:price";
 
 /// What the host stores: which instance, and what is to be known of it while EC2 does not show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handle {
-    pub id: String,
+    /// None where only leftovers are there.
+    pub id: Option<String>,
     pub created_at_ms: u64,
-    pub has_template: bool,
     pub owner: String,
     pub name: String,
 }
@@ -31,23 +35,23 @@ impl Handle {
     /// None for what was not made here.
     pub fn parse(handle: &str) -> Option<Self> {
         let mut parts = handle.split('/');
-        let (id, created, kind) = (parts.next()?, parts.next()?, parts.next()?);
-        let (owner, name) = (decoded(parts.next()?)?, decoded(parts.next()?)?);
+        let (id, created) = (parts.next()?, parts.next()?);
+        let (owner, name) = (decode(parts.next()?)?, decode(parts.next()?)?);
         let plain = id.starts_with("i-") && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        let known = plain && parts.next().is_none() && matches!(kind, "i" | "t") && !owner.is_empty();
+        let known = (plain || id == NO_ID) && parts.next().is_none() && !owner.is_empty() && !name.is_empty();
         let created_at_ms = created.parse().ok()?;
-        known.then(|| Self { id: id.to_owned(), created_at_ms, has_template: kind == "t", owner, name })
+        known.then(|| Self { id: plain.then(|| id.to_owned()), created_at_ms, owner, name })
     }
 
     /// An instance of which nothing but this is known.
-    pub fn not_shown_yet(&self, state: InstanceState) -> Instance {
+    pub fn bare(&self, state: InstanceState) -> Instance {
         Instance {
             handle: self.to_string(),
             name: self.name.clone(),
             owner: self.owner.clone(),
             state,
             addresses: vec![],
-            created_at_ms: Some(self.created_at_ms),
+            created_at_ms: Some(self.created_at_ms).filter(|_| self.id.is_some()),
             lease_until_ms: None,
             hold: false,
             price: None,
@@ -58,23 +62,9 @@ impl Handle {
 
 impl std::fmt::Display for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = if self.has_template { 't' } else { 'i' };
-        write!(f, "{}/{}/{kind}/{}/{}", self.id, self.created_at_ms, encode(&self.owner), encode(&self.name))
+        let id = self.id.as_deref().unwrap_or(NO_ID);
+        write!(f, "{id}/{}/{}/{}", self.created_at_ms, encode(&self.owner), encode(&self.name))
     }
-}
-
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [rest.next()?, rest.next()?];
-        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// What EC2 says of an instance.
@@ -86,35 +76,31 @@ pub struct Seen {
     pub state: InstanceState,
     /// For good; what is stopped still has its volumes.
     pub is_terminated: bool,
+    pub instance_type: Option<String>,
+    pub is_spot: bool,
+    pub zone: Option<String>,
+    pub price: Option<Price>,
     addresses: Vec<String>,
     created_at_ms: u64,
     lease_until_ms: Option<u64>,
     hold: bool,
-    has_template: bool,
-    price: Option<u64>,
-    attributes: Vec<(String, String)>,
+    tags: Vec<(String, String)>,
 }
 
 impl Seen {
     pub fn into_instance(self) -> Instance {
-        let handle = Handle {
-            id: self.id,
-            created_at_ms: self.created_at_ms,
-            has_template: self.has_template,
-            owner: self.owner,
-            name: self.name,
-        };
+        let handle =
+            Handle { id: Some(self.id), created_at_ms: self.created_at_ms, owner: self.owner, name: self.name };
+        let mut attributes = self.tags;
+        attributes.extend(self.instance_type.map(|kind| ("instance-type".into(), kind)));
+        attributes.extend(self.is_spot.then(|| ("market".into(), "spot".into())));
         Instance {
-            handle: handle.to_string(),
-            name: handle.name,
-            owner: handle.owner,
-            state: self.state,
             addresses: self.addresses,
-            created_at_ms: Some(self.created_at_ms),
             lease_until_ms: self.lease_until_ms,
             hold: self.hold,
-            price: self.price.map(|micros_per_hour| Price { micros_per_hour, currency: "USD".into() }),
-            attributes: self.attributes,
+            price: self.price,
+            attributes,
+            ..handle.bare(self.state)
         }
     }
 
@@ -130,50 +116,52 @@ impl Seen {
 }
 
 /// The instances of an answer, in its reservations or, after a launch, at its top.
-pub fn seen(document: &Document<'_>) -> Vec<Seen> {
-    let lists = document.descendants().filter(|node| node.has_tag_name("instancesSet"));
+pub fn seen(root: Node<'_, '_>) -> Vec<Seen> {
+    let lists = root.descendants().filter(|node| node.has_tag_name("instancesSet"));
     lists.flat_map(|list| list.children().filter(|item| item.has_tag_name("item")).filter_map(one)).collect()
 }
 
 fn one(item: Node<'_, '_>) -> Option<Seen> {
-    let id = text(item, "instanceId")?;
     let child = |name: &str| item.children().find(|child| child.has_tag_name(name));
     let state = text(child("instanceState")?, "name")?;
     let reason = child("stateReason");
     let reason = reason.map(|node| (text(node, "code").unwrap_or_default(), text(node, "message").unwrap_or_default()));
+    let addresses = ["ipAddress", "privateIpAddress"].iter().filter_map(|name| text(item, name));
     let mut seen = Seen {
-        id,
-        owner: String::new(),
-        name: String::new(),
         state: meaning(&state, reason.as_ref()),
         is_terminated: state == "terminated",
-        addresses: ["ipAddress", "privateIpAddress"]
-            .iter()
-            .filter_map(|name| text(item, name))
-            .filter(|a| !a.is_empty())
-            .collect(),
+        instance_type: text(item, "instanceType"),
+        is_spot: text(item, "instanceLifecycle").is_some_and(|market| market == "spot"),
+        zone: child("placement").and_then(|placement| text(placement, "availabilityZone")),
+        addresses: addresses.filter(|address| !address.is_empty()).collect(),
         created_at_ms: text(item, "launchTime").and_then(|time| time::milliseconds(&time)).unwrap_or_default(),
+        id: text(item, "instanceId")?,
+        owner: String::new(),
+        name: String::new(),
+        price: None,
         lease_until_ms: None,
         hold: false,
-        has_template: false,
-        price: None,
-        attributes: vec![],
+        tags: vec![],
     };
-    seen.attributes.extend(text(item, "instanceType").map(|kind| ("instance-type".into(), kind)));
-    seen.attributes.extend(text(item, "instanceLifecycle").filter(|l| !l.is_empty()).map(|l| ("market".into(), l)));
-    for tag in items(item, "tagSet") {
-        let (Some(key), Some(value)) = (text(tag, "key"), text(tag, "value")) else { continue };
+    for (key, value) in tags(item) {
         match key.as_str() {
             OWNER => seen.owner = value,
             NAME => seen.name = value,
             LEASE => seen.lease_until_ms = value.parse().ok(),
             HOLD => seen.hold = true,
-            TEMPLATE => seen.has_template = true,
-            PRICE => seen.price = value.parse().ok(),
-            _ => seen.attributes.extend(key.strip_prefix(TAG).map(|key| (key.to_owned(), value))),
+            PRICE => {
+                let micros = value.parse().ok();
+                seen.price = micros.map(|micros_per_hour| Price { micros_per_hour, currency: "USD".into() });
+            }
+            _ => seen.tags.extend(key.strip_prefix(TAG).map(|key| (key.to_owned(), value))),
         }
     }
     Some(seen)
+}
+
+/// The tags of anything.
+pub fn tags(item: Node<'_, '_>) -> impl Iterator<Item = (String, String)> {
+    items(item, "tagSet").into_iter().filter_map(|tag| Some((text(tag, "key")?, text(tag, "value")?)))
 }
 
 /// The contract's state. Codes of reasons are from the documentation of `StateReason`.

@@ -5,14 +5,19 @@
 //! * Before anything is launched, the instances of this runner are looked for by their tags. Each attempt has a client
 //!   token of its own, the same at every repetition, so that an answer that was lost is not an instance that was lost.
 //! * An instance that EC2 does not show yet is `creating`, not gone: its age is part of the handle.
+//! * Whatever is made for a runner has the tags of its owner and name. What outlives its instance is listed as a stopped one.
 //! * The bootstrap is user-data and nothing else: no tag, name, error or log.
 //!
 //! Not here: networks, images and permissions, which the operator makes; stopped instances that are started again.
 
 mod api;
+mod attempt;
 mod fault;
+mod fleet;
 mod instance;
 mod launch;
+mod leftover;
+mod machine;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -25,7 +30,7 @@ use pacer_backend::{
 
 use api::{Ec2, Form};
 use fault::Fault;
-use instance::{Handle, LEASE, OWNER, seen};
+use instance::{Handle, LEASE, Seen, seen};
 use settings::{Market, Pool, Settings};
 
 /// The name of the endpoint.
@@ -80,100 +85,97 @@ impl Backend for Instances {
     }
 
     fn list(call: &C<'_>, owner: &str, cursor: Option<&str>) -> Result<Page, Error> {
-        let mut form = Form::new("DescribeInstances")
-            .filter(1, &format!("tag:{OWNER}"), &[owner])
-            .filter(2, "instance-state-name", &["pending", "running", "stopping", "stopped", "shutting-down"])
-            .set("MaxResults", PAGE.to_string());
-        if let Some(cursor) = cursor {
-            form = form.set("NextToken", cursor);
+        let ec2 = Ec2(call);
+        let form = leftover::tagged("DescribeInstances", owner, &[])
+            .filter("instance-state-name", &["pending", "running", "stopping", "stopped", "shutting-down"])
+            .set("MaxResults", PAGE.to_string())
+            .maybe("NextToken", cursor);
+        let (mut found, next) = ec2.ask(&form, |root| (seen(root), api::next_token(root)))?;
+        found.retain(|found| found.owner == owner);
+        let mut instances: Vec<Instance> = found.into_iter().map(Seen::into_instance).collect();
+        if next.is_none() {
+            instances.extend(leftover::listed(&ec2, owner)?);
         }
-        let answer = Ec2(call).ask(form)?;
-        let document = answer.document()?;
-        let instances = seen(&document).into_iter().filter(|found| found.owner == owner);
-        let next = api::text(document.root_element(), "nextToken").filter(|token| !token.is_empty());
-        Ok(Page { instances: instances.map(|found| found.into_instance()).collect(), next })
+        Ok(Page { instances, next })
     }
 
     fn destroy(call: &C<'_>, handle: &str, _grace_ms: u64) -> Result<Destruction, Error> {
         let Some(handle) = Handle::parse(handle) else { return Ok(Destruction::Gone) };
         let ec2 = Ec2(call);
-        let done = match look(&ec2, &handle)? {
-            // EC2 shows it for an hour; nothing of it is left.
-            Some(seen) if seen.is_terminated => Destruction::Gone,
-            None if !is_young(&handle) => Destruction::Gone,
-            // A termination shuts the system down first, for as long as EC2 gives it.
-            Some(_) | None => match ec2.ask(Form::new("TerminateInstances").set("InstanceId.1", handle.id.as_str())) {
-                Err(Fault::Refused(refusal)) if refusal.is_unknown_instance() => Destruction::Stopping,
-                Err(fault) => return Err(fault.into()),
-                Ok(_) => Destruction::Stopping,
-            },
-        };
-        if handle.has_template && done == Destruction::Gone {
-            launch::forget_template(&ec2, &handle.name)?;
+        if let Some(id) = &handle.id {
+            let is_over = look(&ec2, &handle, id)?.map_or_else(|| !is_young(&handle), |seen| seen.is_terminated);
+            if !is_over {
+                // A termination shuts the system down first, for as long as EC2 gives it.
+                match ec2.ask(&Form::new("TerminateInstances").set("InstanceId.1", id), |_| ()) {
+                    Err(Fault::Refused(refusal)) if refusal.is_unknown_instance() => {}
+                    done => done?,
+                }
+                return Ok(Destruction::Stopping);
+            }
         }
-        Ok(done)
+        leftover::remove(&ec2, leftover::find(&ec2, &handle.owner, &[&handle.name])?)?;
+        Ok(Destruction::Gone)
     }
 
     fn renew_lease(call: &C<'_>, handle: &str, until_ms: u64) -> Result<(), Error> {
-        let handle = known(handle)?;
         let form = Form::new("CreateTags")
-            .set("ResourceId.1", handle.id)
+            .set("ResourceId.1", known(handle)?)
             .set("Tag.1.Key", LEASE)
             .set("Tag.1.Value", until_ms.to_string());
-        Ec2(call).ask(form)?;
-        Ok(())
+        Ok(Ec2(call).ask(&form, |_| ())?)
     }
 
     fn console_log(call: &C<'_>, handle: &str, max_bytes: u32) -> Result<String, Error> {
-        let handle = known(handle)?;
-        let ask = |latest: bool| {
-            let form = Form::new("GetConsoleOutput").set("InstanceId", handle.id.as_str());
-            Ec2(call).ask(if latest { form.set("Latest", "true") } else { form })
-        };
-        let answer = match ask(true) {
+        let form = Form::new("GetConsoleOutput").set("InstanceId", known(handle)?);
+        let ask = |form: &Form| Ec2(call).ask(form, |root| api::text(root, "output").unwrap_or_default());
+        let encoded = match ask(&form.clone().set("Latest", "true")) {
             // Only some kinds of instances give the latest; the others give what was buffered at some time.
-            Err(Fault::Refused(refusal)) if refusal.is_unsupported() => ask(false)?,
+            Err(Fault::Refused(refusal)) if refusal.is_unsupported() => ask(&form)?,
             answer => answer?,
         };
-        let document = answer.document()?;
-        let encoded = api::text(document.root_element(), "output").unwrap_or_default();
         let packed: String = encoded.split_whitespace().collect();
         let bytes = STANDARD.decode(packed).map_err(|_| Error::unavailable("EC2's console output is not base64"))?;
         let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         text::tail(bytes.as_slice(), max).map_err(|error| Error::internal(error.to_string()))
     }
 
+    /// The most that a machine of the pool costs, whichever of its types and markets it comes from. None where that is not
+    /// known of one of them.
     fn quote(call: &C<'_>, pool: Pool) -> Result<Option<Price>, Error> {
-        let Some(first) = pool.instance_types.first() else { return Ok(None) };
-        if pool.market == Market::OnDemand {
-            return Ok(pool.price_of(first));
+        refuse(&pool.findings())?;
+        let kinds: Vec<&str> = pool.instance_types.iter().map(String::as_str).collect();
+        if kinds.is_empty() {
+            return Ok(None);
         }
-        let form = Form::new("DescribeSpotPriceHistory")
-            .set("InstanceType.1", first.as_str())
-            .set("ProductDescription.1", "Linux/UNIX")
-            .set("StartTime", time::rfc3339(time::now()))
-            .set("MaxResults", "100");
-        let answer = Ec2(call).ask(form)?;
-        let document = answer.document()?;
-        let prices = document.descendants().filter(|node| node.has_tag_name("spotPrice"));
-        // One for each zone: the dearest is what may have to be paid.
-        let dearest = prices.filter_map(|node| Price::per_hour(node.text()?.trim(), "USD"));
-        Ok(dearest.max_by_key(|price| price.micros_per_hour).or_else(|| pool.price_of(first)))
+        let mut all = Vec::new();
+        if pool.market != Market::Spot {
+            all.extend(kinds.iter().map(|kind| pool.price_of(kind)));
+        }
+        if pool.market != Market::OnDemand {
+            all.push(launch::spot_price(&Ec2(call), &kinds, None)?);
+        }
+        let all: Option<Vec<Price>> = all.into_iter().collect();
+        Ok(all.and_then(|all| all.into_iter().max_by_key(|price| price.micros_per_hour)))
     }
 }
 
-fn known(handle: &str) -> Result<Handle, Error> {
-    Handle::parse(handle).ok_or_else(|| Error::not_found(format!("there is no instance `{handle}`")))
+/// The id of a handle's instance.
+fn known(handle: &str) -> Result<String, Error> {
+    let absent = || Error::not_found(format!("EC2 has no instance `{handle}`"));
+    Handle::parse(handle).and_then(|handle| handle.id).ok_or_else(absent)
 }
 
 fn is_young(handle: &Handle) -> bool {
     time::now().saturating_sub(handle.created_at_ms) < SHOWN_WITHIN_MS
 }
 
-/// What EC2 shows of a handle's instance.
-fn look(ec2: &Ec2<'_, '_>, handle: &Handle) -> Result<Option<instance::Seen>, Error> {
-    match ec2.ask(Form::new("DescribeInstances").set("InstanceId.1", handle.id.as_str())) {
-        Ok(answer) => Ok(seen(&answer.document()?).into_iter().find(|found| found.id == handle.id)),
+/// What EC2 shows of a handle's instance. One that is another owner's by now is not shown.
+fn look(ec2: &Ec2<'_, '_>, handle: &Handle, id: &str) -> Result<Option<Seen>, Error> {
+    match ec2.ask(&Form::new("DescribeInstances").set("InstanceId.1", id), seen) {
+        Ok(found) => Ok(found.into_iter().find(|found| {
+            // Tags may be shown later than their instance.
+            found.id == id && (found.owner == handle.owner || found.owner.is_empty() && is_young(handle))
+        })),
         Err(Fault::Refused(refusal)) if refusal.is_unknown_instance() => Ok(None),
         Err(fault) => Err(fault.into()),
     }
@@ -181,13 +183,15 @@ fn look(ec2: &Ec2<'_, '_>, handle: &Handle) -> Result<Option<instance::Seen>, Er
 
 /// The instance behind a handle, or what its age says where EC2 does not know it.
 fn find(ec2: &Ec2<'_, '_>, handle: &Handle) -> Result<Option<Instance>, Error> {
-    match look(ec2, handle)? {
-        // Tags may be shown later than their instance.
-        Some(found) if found.owner.is_empty() && is_young(handle) => Ok(Some(handle.not_shown_yet(found.state))),
-        // EC2 shows it for an hour; nothing of it is left.
-        Some(found) if found.is_over() && !handle.has_template => Ok(None),
-        Some(found) if found.owner == handle.owner => Ok(Some(found.into_instance())),
-        Some(_) => Ok(None),
-        None => Ok(is_young(handle).then(|| handle.not_shown_yet(InstanceState::Creating))),
+    let is_left = || Ok::<_, Error>(!leftover::find(ec2, &handle.owner, &[&handle.name])?.is_empty());
+    let Some(id) = &handle.id else {
+        return Ok(is_left()?.then(|| leftover::stopped(&handle.owner, &handle.name)));
+    };
+    match look(ec2, handle, id)? {
+        Some(found) if found.owner.is_empty() => Ok(Some(handle.bare(found.state))),
+        // EC2 shows it for an hour. It is there as long as anything is left of it.
+        Some(found) if found.is_over() && !is_left()? => Ok(None),
+        Some(found) => Ok(Some(found.into_instance())),
+        None => Ok(is_young(handle).then(|| handle.bare(InstanceState::Creating))),
     }
 }

@@ -11,6 +11,8 @@ use serde_json::json;
 
 /// EC2 takes 50 tags on an instance; these are left beside the ones that are set here.
 const TAGS_MAX: usize = 30;
+const TAG_KEY_MAX: usize = 128;
+const TAG_VALUE_MAX: usize = 256;
 
 /// The backend's settings: the region and who asks are the endpoint's business.
 #[derive(Debug, Deserialize)]
@@ -123,8 +125,15 @@ impl Pool {
                 wrong(&["pool", "prices", kind], format!("`{price}` is no price in US dollars, such as \"0.0416\""));
             }
         }
-        for key in self.tags.keys().filter(|key| key.starts_with("pacer:") || key.starts_with("aws:")) {
-            wrong(&["pool", "tags", key], "tags that begin with `pacer:` or `aws:` are not yours to set".into());
+        for (key, value) in &self.tags {
+            let small = key.to_ascii_lowercase();
+            if small.starts_with("pacer:") || small.starts_with("aws:") {
+                wrong(&["pool", "tags", key], "tags that begin with `pacer:` or `aws:` are not yours to set".into());
+            }
+            if key.is_empty() || key.chars().count() > TAG_KEY_MAX || value.chars().count() > TAG_VALUE_MAX {
+                let limits = format!("a tag has 1 to {TAG_KEY_MAX} characters, its value at most {TAG_VALUE_MAX}");
+                wrong(&["pool", "tags", key], limits);
+            }
         }
         if self.tags.len() > TAGS_MAX {
             wrong(

@@ -108,9 +108,20 @@ async fn ec2_keeps_the_contract() {
     if !wanted("ec2") {
         return;
     }
-    match Moto::start() {
+    match Moto::start().await {
         Ok(moto) => passes(moto.subject()).await,
         Err(why) => not_run("ec2_keeps_the_contract", &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ec2_keeps_the_contract_by_fleets() {
+    if !wanted("ec2") {
+        return;
+    }
+    match Moto::start().await {
+        Ok(moto) => passes(moto.fleet()).await,
+        Err(why) => not_run("ec2_keeps_the_contract_by_fleets", &why),
     }
 }
 
@@ -153,7 +164,7 @@ async fn incus_goes_through_every_scenario() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ec2_goes_through_every_scenario() {
     if wanted("ec2") {
-        goes_through("ec2", Moto::start()).await;
+        goes_through("ec2", Moto::start().await).await;
     }
 }
 

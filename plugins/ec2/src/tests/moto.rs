@@ -14,14 +14,19 @@ use std::{
 };
 
 use pacer_backend::{
-    Backend, Destruction, Error, InstanceState,
+    Backend, Destruction, Error, Instance, InstanceState,
     http::{Request, Response, Transport},
     testing::Shared,
 };
+use roxmltree::Node;
 use serde_json::json;
 
 use super::{PATIENCE, pool, request, with};
-use crate::{Instances, api::Form, instance::seen};
+use crate::{
+    Instances,
+    api::{Ec2, Form},
+    instance::seen,
+};
 
 struct Moto {
     child: Child,
@@ -101,24 +106,50 @@ impl Transport for Moto {
 impl Moto {
     /// What is not terminated, of an owner, as EC2 itself says.
     fn left(&self, owner: &str) -> Vec<String> {
-        let form = Form::new("DescribeInstances").filter(1, "tag:pacer:owner", &[owner]);
-        let answer = with(self, |call| crate::api::Ec2(call).ask(form)).unwrap();
-        let all = seen(&answer.document().unwrap());
-        all.into_iter().filter(|seen| seen.is_alive()).map(|seen| seen.name).collect()
+        let form = Form::new("DescribeInstances").filter("tag:pacer:owner", &[owner]);
+        self.ask(&form, seen).into_iter().filter(|seen| seen.is_alive()).map(|seen| seen.name).collect()
     }
 
-    fn templates(&self) -> usize {
-        let answer = with(self, |call| crate::api::Ec2(call).ask(Form::new("DescribeLaunchTemplates"))).unwrap();
-        answer.document().unwrap().descendants().filter(|node| node.has_tag_name("launchTemplateName")).count()
+    fn ask<T>(&self, form: &Form, read: impl FnOnce(Node<'_, '_>) -> T) -> T {
+        with(self, |call| Ec2(call).ask(form, read)).unwrap()
+    }
+
+    /// Volumes, or templates, of an owner.
+    fn owned(&self, action: &str, tag: &str, owner: &str) -> usize {
+        let form = Form::new(action).filter("tag:pacer:owner", &[owner]);
+        self.ask(&form, |root| root.descendants().filter(|node| node.has_tag_name(tag)).count())
+    }
+
+    fn templates(&self, owner: &str) -> usize {
+        self.owned("DescribeLaunchTemplates", "launchTemplateName", owner)
+    }
+
+    fn volumes(&self, owner: &str) -> usize {
+        self.owned("DescribeVolumes", "size", owner)
+    }
+
+    fn make_template(&self, name: &str, more: &[(&str, &str)]) {
+        let form = Form::new("CreateLaunchTemplate").set("LaunchTemplateName", name);
+        let form =
+            form.set("LaunchTemplateData.ImageId", self.image()).set("LaunchTemplateData.InstanceType", "t3.small");
+        self.ask(&more.iter().fold(form, |form, (key, value)| form.set(*key, *value)), |_| ());
     }
 
     /// An image that it knows.
     fn image(&self) -> String {
-        let form = Form::new("DescribeImages").set("MaxResults", "5");
-        let answer = with(self, |call| crate::api::Ec2(call).ask(form)).unwrap();
-        let document = answer.document().unwrap();
-        let id = document.descendants().find(|node| node.has_tag_name("imageId")).and_then(|node| node.text());
-        id.expect("moto has images").to_owned()
+        let id = |root: Node<'_, '_>| {
+            root.descendants().find(|node| node.has_tag_name("imageId")).and_then(|node| node.text()).map(str::to_owned)
+        };
+        self.ask(&Form::new("DescribeImages").set("MaxResults", "5"), id).expect("moto has images")
+    }
+
+    fn gone(&self, handle: &str) {
+        let is_gone = |_: usize| with(self, |call| Instances::destroy(call, handle, 0)).unwrap() == Destruction::Gone;
+        assert!((0..10).any(is_gone), "it goes");
+    }
+
+    fn listed(&self, owner: &str) -> Vec<Instance> {
+        with(self, |call| Instances::list(call, owner, None)).unwrap().instances
     }
 }
 
@@ -143,25 +174,17 @@ fn an_instance_lives_from_create_to_destroy() {
     with(&*moto, |call| Instances::renew_lease(call, &made.handle, 2_000_000_000_000)).unwrap();
     let id = made.handle.split('/').next().unwrap();
     let tag = Form::new("CreateTags").set("ResourceId.1", id).set("Tag.1.Key", "pacer:hold").set("Tag.1.Value", "");
-    with(&*moto, |call| crate::api::Ec2(call).ask(tag)).unwrap();
+    moto.ask(&tag, |_| ());
     let got = with(&*moto, |call| Instances::get(call, &made.handle)).unwrap().unwrap();
     assert_eq!((got.lease_until_ms, got.hold), (Some(2_000_000_000_000), true));
     assert!(with(&*moto, |call| Instances::console_log(call, &made.handle, 1000)).is_ok());
 
     for handle in [&made.handle, &made.handle] {
-        let gone = |_: usize| with(&*moto, |call| Instances::destroy(call, handle, 0)).unwrap() == Destruction::Gone;
-        assert!((0..10).any(gone), "it goes");
+        moto.gone(handle);
     }
-    let got = with(&*moto, |call| Instances::get(call, &made.handle)).unwrap();
-    assert!(
-        got.is_none_or(|got| matches!(got.state, InstanceState::Stopped)),
-        "terminated instances are shown for a while"
-    );
-    assert_eq!(moto.left("life"), Vec::<String>::new());
-    let other = with(&*moto, |call| Instances::list(call, "other", None)).unwrap().instances.remove(0);
-    assert!(
-        (0..10).any(|_| with(&*moto, |call| Instances::destroy(call, &other.handle, 0)).unwrap() == Destruction::Gone)
-    );
+    assert!(with(&*moto, |call| Instances::get(call, &made.handle)).unwrap().is_none(), "though moto shows it");
+    assert_eq!((moto.left("life"), moto.volumes("life")), (Vec::<String>::new(), 0));
+    moto.gone(&moto.listed("other")[0].handle);
     assert_eq!(moto.left("other"), Vec::<String>::new());
 }
 
@@ -190,16 +213,69 @@ fn what_does_not_exist_is_named() {
 }
 
 #[test]
-fn a_fleet_makes_an_instance_and_leaves_no_template() {
+fn a_fleet_makes_an_instance_and_leaves_nothing() {
     let Some(moto) = moto() else { return };
     let settings = pool(json!({ "ami": moto.image(), "fleet": true, "instance_types": ["t3.small", "t3.medium"] }));
     let made = with(&*moto, |call| Instances::create(call, request("pacer-fleet", "fleet", settings))).unwrap();
     assert_eq!((made.name.as_str(), made.owner.as_str()), ("pacer-fleet", "fleet"));
-    assert_eq!(moto.templates(), 0);
-    assert!(
-        (0..10).any(|_| with(&*moto, |call| Instances::destroy(call, &made.handle, 0)).unwrap() == Destruction::Gone)
-    );
-    assert_eq!(moto.left("fleet"), Vec::<String>::new());
+    assert_eq!(made.price.as_ref().map(|price| price.micros_per_hour), Some(20_800));
+    assert_eq!((moto.templates("fleet"), moto.volumes("fleet")), (0, 1), "its volume has tags too");
+    moto.gone(&made.handle);
+    assert!(with(&*moto, |call| Instances::get(call, &made.handle)).unwrap().is_none(), "though moto shows it");
+    assert_eq!((moto.left("fleet"), moto.volumes("fleet")), (Vec::<String>::new(), 0));
+}
+
+#[test]
+fn a_volume_that_its_template_keeps_is_listed_and_removed() {
+    let Some(moto) = moto() else { return };
+    let mapping = "LaunchTemplateData.BlockDeviceMapping.1";
+    let kept = [("DeviceName", "/dev/sdb"), ("Ebs.VolumeSize", "5"), ("Ebs.DeleteOnTermination", "false")];
+    let kept = kept.map(|(key, value)| (format!("{mapping}.{key}"), value));
+    moto.make_template("keeps-a-volume", &kept.each_ref().map(|(key, value)| (key.as_str(), *value)));
+    let settings = || {
+        serde_json::from_value(json!({ "launch_template": { "name": "keeps-a-volume" }, "ami": moto.image() })).unwrap()
+    };
+    let make = |name: &str| with(&*moto, |call| Instances::create(call, request(name, "volumes", settings()))).unwrap();
+    let (made, other) = (make("pacer-volumes"), make("pacer-beside"));
+    assert_eq!(moto.volumes("volumes"), 4);
+    // It powers itself off.
+    let id = made.handle.split('/').next().unwrap();
+    moto.ask(&Form::new("TerminateInstances").set("InstanceId.1", id), |_| ());
+    assert_eq!(moto.volumes("volumes"), 3, "one is left");
+    let found = with(&*moto, |call| Instances::get(call, &made.handle)).unwrap().unwrap();
+    assert!(matches!(found.state, InstanceState::Stopped));
+    let listed = moto.listed("volumes");
+    let told: Vec<_> =
+        listed.iter().map(|one| (one.name.as_str(), matches!(one.state, InstanceState::Stopped))).collect();
+    assert_eq!(told, [("pacer-beside", false), ("pacer-volumes", true)]);
+    assert!(with(&*moto, |call| Instances::get(call, &listed[1].handle)).unwrap().is_some());
+    // By the handle of its instance, or by the one of the listing.
+    moto.gone(&listed[1].handle);
+    assert!(with(&*moto, |call| Instances::get(call, &listed[1].handle)).unwrap().is_none());
+    assert!(with(&*moto, |call| Instances::get(call, &made.handle)).unwrap().is_none());
+    moto.gone(&other.handle);
+    assert_eq!((moto.volumes("volumes"), moto.listed("volumes").len()), (0, 0));
+}
+
+#[test]
+fn a_template_without_an_instance_is_listed_and_removed_and_a_strangers_is_not() {
+    let Some(moto) = moto() else { return };
+    let tags = |owner: &'static str, name: &'static str| {
+        [
+            ("TagSpecification.1.ResourceType", "launch-template"),
+            ("TagSpecification.1.Tag.1.Key", "pacer:owner"),
+            ("TagSpecification.1.Tag.1.Value", owner),
+            ("TagSpecification.1.Tag.2.Key", "pacer:name"),
+            ("TagSpecification.1.Tag.2.Value", name),
+        ]
+    };
+    moto.make_template("pacer-pacer-cut-off", &tags("templates", "pacer-cut-off"));
+    moto.make_template("pacer-pacer-theirs", &tags("templates-of-others", "pacer-cut-off"));
+    let listed = moto.listed("templates");
+    assert_eq!(listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["pacer-cut-off"]);
+    moto.gone(&listed[0].handle);
+    assert_eq!((moto.templates("templates"), moto.templates("templates-of-others")), (0, 1));
+    assert!(moto.listed("templates").is_empty());
 }
 
 #[test]
@@ -228,9 +304,7 @@ fn fifty_at_once_are_fifty_and_pages_show_each_once() {
         let page = with(&*moto, |call| Instances::list(call, "many", cursor.as_deref())).unwrap();
         for instance in &page.instances {
             names.push(instance.name.clone());
-            assert!((0..10).any(|_| {
-                with(&*moto, |call| Instances::destroy(call, &instance.handle, 0)).unwrap() == Destruction::Gone
-            }));
+            moto.gone(&instance.handle);
         }
         cursor = page.next;
         if cursor.is_none() {

@@ -1,290 +1,99 @@
-//! Against a script, for what no server can be made to do.
+//! Against a script: what there is, what becomes of it, and what is refused.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use pacer_backend::{
-    Backend, Bootstrap, Destruction, ErrorKind, InstanceState, Severity,
-    testing::{Memory, Script},
-};
+use pacer_backend::{Backend, Destruction, ErrorKind, InstanceState, Severity};
 use serde_json::json;
 
-use super::{pool, remembering, request, with};
-use crate::{Instances, fault::kind, instance::Handle, launch::USER_DATA_MAX};
+use super::{
+    pool,
+    script::{NONE, Script, described, error, item},
+    with,
+};
+use crate::{Instances, instance::Handle};
 
-const NONE: &str = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
-
-/// An instance as the API describes it; its state's reason, if any, is `CODE: MESSAGE`.
-fn item(id: &str, state: &str, reason: &str) -> String {
-    let reason = match reason.split_once(": ") {
-        Some((code, _)) => format!("<stateReason><code>{code}</code><message>{reason}</message></stateReason>"),
-        None => String::new(),
-    };
-    format!(
-        "<item><instanceId>{id}</instanceId><instanceState><code>0</code><name>{state}</name></instanceState>{reason}\
-         <instanceType>t3.small</instanceType><launchTime>2026-11-23T10:00:00.000Z</launchTime>\
-         <privateIpAddress>10.0.0.7</privateIpAddress><tagSet>\
-         <item><key>pacer:owner</key><value>app-1</value></item><item><key>pacer:name</key><value>pacer-a</value></item>\
-         <item><key>pacer:lease-until</key><value>7</value></item><item><key>pacer:tag:project</key><value>app</value></item>\
-         </tagSet></item>"
-    )
+fn handle(created_at_ms: u64) -> String {
+    Handle { id: Some("i-1".into()), created_at_ms, owner: "app-1".into(), name: "pacer-a".into() }.to_string()
 }
 
-fn described(item: &str) -> String {
-    format!(
-        "<DescribeInstancesResponse><reservationSet><item><instancesSet>{item}</instancesSet></item></reservationSet></DescribeInstancesResponse>"
-    )
+fn old_handle() -> String {
+    handle(1000)
 }
 
-fn launched(item: &str) -> String {
-    format!("<RunInstancesResponse><instancesSet>{item}</instancesSet></RunInstancesResponse>")
+fn young_handle() -> String {
+    handle(pacer_backend::time::now())
 }
 
-fn error(code: &str) -> String {
-    format!(
-        "<Response><Errors><Error><Code>{code}</Code><Message>because of {code}.</Message></Error></Errors></Response>"
-    )
-}
-
-fn old_handle(id: &str) -> String {
-    Handle { id: id.into(), created_at_ms: 1000, has_template: false, owner: "app-1".into(), name: "pacer-a".into() }
-        .to_string()
-}
-
-fn young_handle(id: &str) -> String {
-    let created_at_ms = pacer_backend::time::now();
-    Handle { id: id.into(), created_at_ms, has_template: false, owner: "app-1".into(), name: "pacer-a".into() }
-        .to_string()
-}
-
-/// What was sent, one parameter in each line and decoded.
-fn sent(script: &Script, index: usize) -> String {
-    let body = script.sent.borrow()[index].clone();
-    let decoded: Vec<String> = body
-        .split('&')
-        .map(|pair| {
-            let mut bytes = Vec::new();
-            let mut rest = pair.bytes();
-            while let Some(b) = rest.next() {
-                if b == b'%' {
-                    let hex = [rest.next().unwrap(), rest.next().unwrap()];
-                    bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
-                } else {
-                    bytes.push(b);
-                }
-            }
-            String::from_utf8(bytes).unwrap()
-        })
-        .collect();
-    decoded.join("\n") + "\n"
+/// Looks at the handle's instance.
+fn looked(script: Script, status: u16, body: impl Into<String>) -> Script {
+    script.on("DescribeInstances", &["InstanceId.1=i-1"], status, body)
 }
 
 #[test]
-fn a_launch_says_everything_about_the_machine() {
-    let script = Script::default().on("POST /", 200, NONE).on("POST /", 200, launched(&item("i-1", "pending", "")));
-    let pool = pool(json!({
-        "subnets": ["subnet-1"], "security_groups": ["sg-1", "sg-2"], "key_name": "key", "iam_instance_profile": "role",
-        "root_volume": { "size": 40 }, "tags": { "team": "ci" }, "market": "spot", "max_price": "0.01",
-    }));
-    let made = with(&script, |call| Instances::create(call, request("pacer-a", "app-1", pool))).unwrap();
-    script.done();
-    assert_eq!((made.name.as_str(), made.owner.as_str(), made.lease_until_ms), ("pacer-a", "app-1", Some(7)));
-    assert!(matches!(made.state, InstanceState::Creating) && made.created_at_ms == Some(1_795_428_000_000));
-    assert!(made.attributes.contains(&("project".into(), "app".into())), "{:?}", made.attributes);
-    let asked = sent(&script, 1);
-    for line in [
-        "Action=RunInstances",
-        "Version=2016-11-15",
-        "MinCount=1",
-        "MaxCount=1",
-        "ImageId=ami-12c6146b",
-        "InstanceType=t3.small",
-        "SubnetId=subnet-1",
-        "SecurityGroupId.1=sg-1",
-        "SecurityGroupId.2=sg-2",
-        "KeyName=key",
-        "IamInstanceProfile.Name=role",
-        "InstanceInitiatedShutdownBehavior=terminate",
-        "MetadataOptions.HttpTokens=required",
-        "MetadataOptions.HttpPutResponseHopLimit=1",
-        "BlockDeviceMapping.1.Ebs.VolumeSize=40",
-        "BlockDeviceMapping.1.Ebs.DeleteOnTermination=true",
-        "InstanceMarketOptions.MarketType=spot",
-        "InstanceMarketOptions.SpotOptions.MaxPrice=0.01",
-        "TagSpecification.1.ResourceType=instance",
-        "TagSpecification.1.Tag.2.Key=pacer:owner",
-        "TagSpecification.1.Tag.2.Value=app-1",
-        "TagSpecification.2.ResourceType=volume",
-    ] {
-        assert!(asked.contains(&format!("{line}\n")), "{line} is not in\n{asked}");
-    }
-    assert!(asked.contains("Value=ci\n") && asked.contains("Key=pacer:tag:project\n"));
-    let data = asked.lines().find_map(|line| line.strip_prefix("UserData=")).unwrap();
-    assert_eq!(STANDARD.decode(data).unwrap(), b"#!/bin/sh\necho the-bootstrap");
-}
-
-#[test]
-fn a_name_is_launched_once() {
-    let script = Script::default().on("POST /", 200, described(&item("i-1", "running", "")));
-    let made = with(&script, |call| Instances::create(call, request("pacer-a", "app-1", pool(json!({}))))).unwrap();
-    script.done();
-    assert!(made.handle.starts_with("i-1/"));
-    let over = described(&item("i-1", "terminated", "Client.InstanceInitiatedShutdown: it shut down"));
-    let script = Script::default().on("POST /", 200, over);
-    let made = with(&script, |call| Instances::create(call, request("pacer-a", "app-1", pool(json!({}))))).unwrap();
-    assert!(matches!(made.state, InstanceState::Stopped), "its work is done: {:?}", made.state);
-}
-
-#[test]
-fn a_token_that_was_used_leads_to_its_instance() {
-    let script = Script::default()
-        .on("POST /", 200, NONE)
-        .on("POST /", 400, error("IdempotentParameterMismatch"))
-        .on("POST /", 200, NONE)
-        .on("POST /", 200, described(&item("i-9", "pending", "")));
-    let made = with(&script, |call| Instances::create(call, request("pacer-a", "app-1", pool(json!({}))))).unwrap();
-    script.done();
-    assert!(made.handle.starts_with("i-9/"));
-    assert!(sent(&script, 2).contains("Filter.1.Name=client-token\n"));
-}
-
-#[test]
-fn types_networks_and_markets_are_tried_in_order_and_a_cut_off_call_goes_on() {
-    let more = json!({ "instance_types": ["a", "b"], "subnets": ["x", "y"], "market": "spot-then-on-demand" });
-    let full = error("InsufficientInstanceCapacity");
-    let mut script = Script::default().on("POST /", 200, NONE);
-    for code in ["InsufficientInstanceCapacity", "Unsupported", "MaxSpotInstanceCountExceeded", "SpotMaxPriceTooLow"] {
-        script = script.on("POST /", 400, error(code));
-    }
-    let script = script.on("POST /", 503, "<html>");
-    let memory = Memory::default();
-    let lost =
-        remembering(&script, &memory, |call| Instances::create(call, request("pacer-a", "app-1", pool(more.clone()))));
-    assert_eq!(lost.unwrap_err().kind, ErrorKind::Unavailable);
-    script.done();
-    let tokens: Vec<String> = (1..6)
-        .map(|index| {
-            sent(&script, index).lines().find_map(|line| line.strip_prefix("ClientToken=")).unwrap().to_owned()
-        })
-        .collect();
-    assert_eq!(tokens.iter().collect::<std::collections::HashSet<_>>().len(), 5, "{tokens:?}");
-
-    // What the lost call asked for last is asked for first, with the same token.
-    let script = Script::default().on("POST /", 200, NONE).on("POST /", 500, full.as_str()).on(
-        "POST /",
-        200,
-        launched(&item("i-2", "pending", "")),
-    );
-    let made =
-        remembering(&script, &memory, |call| Instances::create(call, request("pacer-a", "app-1", pool(more.clone()))))
-            .unwrap();
-    script.done();
-    assert!(made.handle.starts_with("i-2/"));
-    assert!(sent(&script, 1).contains(&format!("ClientToken={}\n", tokens[4])));
-    assert!(!sent(&script, 1).contains("MarketType") && sent(&script, 2).contains("SubnetId=y\n"));
-}
-
-#[test]
-fn no_room_anywhere_says_what_was_tried() {
-    let script = Script::default().on("POST /", 200, NONE).on("POST /", 500, error("InsufficientInstanceCapacity")).on(
-        "POST /",
-        400,
-        error("VcpuLimitExceeded"),
-    );
-    let pool = pool(json!({ "instance_types": ["a", "b"] }));
-    let full = with(&script, |call| Instances::create(call, request("pacer-a", "app-1", pool))).unwrap_err();
-    assert_eq!(full.kind, ErrorKind::Quota);
-    assert!(full.message.contains("a InsufficientInstanceCapacity; b VcpuLimitExceeded"), "{}", full.message);
-}
-
-#[test]
-fn refusals_are_of_a_kind_and_say_when_to_come_back() {
-    for (codes, expected) in [
-        (
-            &["InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "SpotMaxPriceTooLow"][..],
-            ErrorKind::Capacity,
-        ),
-        (
-            &["VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded", "AddressLimitExceeded"],
-            ErrorKind::Quota,
-        ),
-        (&["RequestLimitExceeded", "Throttling", "EC2ThrottledException"], ErrorKind::RateLimited),
-        (
-            &["UnauthorizedOperation", "AuthFailure", "ExpiredToken", "OptInRequired", "PendingVerification"],
-            ErrorKind::Unauthorized,
-        ),
-        (
-            &[
-                "InvalidAMIID.NotFound",
-                "InvalidSubnetID.NotFound",
-                "InvalidAMIID.Unavailable",
-                "InvalidKeyPair.NotFound",
-            ],
-            ErrorKind::NotFound,
-        ),
-        (
-            &["InvalidParameterValue", "InvalidAMIID.Malformed", "MissingParameter", "InvalidParameterCombination"],
-            ErrorKind::InvalidConfig,
-        ),
-        (&["IdempotentParameterMismatch", "IncorrectInstanceState"], ErrorKind::Conflict),
-        (&["InternalError", "Unavailable", "ServiceUnavailable"], ErrorKind::Unavailable),
-        (&["SomethingNew"], ErrorKind::Other),
-    ] {
-        for code in codes {
-            assert_eq!(kind(code, 400), expected, "{code}");
-        }
-    }
-    assert_eq!(kind("SomethingNew", 503), ErrorKind::Unavailable);
-    let script = Script::default().on("POST /", 503, error("RequestLimitExceeded")).with("Retry-After", "9");
+fn refusals_say_what_ec2_said_and_when_to_come_back() {
+    let script = Script::default().on("DescribeInstances", &[], 503, error("RequestLimitExceeded")).retry_after("9");
     let throttled = with(&script, |call| Instances::list(call, "app-1", None)).unwrap_err();
     assert_eq!((throttled.kind, throttled.retry_after_ms), (ErrorKind::RateLimited, Some(9000)));
-    assert!(
-        throttled.message.contains("`DescribeInstances`: RequestLimitExceeded: because of"),
-        "{}",
-        throttled.message
+    assert_eq!(
+        throttled.message,
+        "EC2 refused `DescribeInstances`: RequestLimitExceeded: because of RequestLimitExceeded"
     );
 }
 
 #[test]
 fn what_is_no_answer_of_ec2_is_unavailable() {
     for (status, body) in [(200, "<html>"), (200, "<html><body/></html>"), (200, ""), (502, "oops"), (200, "{}")] {
-        let script = Script::default().on("POST /", status, body);
+        let script = Script::default().on("DescribeInstances", &[], status, body);
         let error = with(&script, |call| Instances::list(call, "app-1", None)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{status} {body}: {}", error.message);
     }
     for (status, kind) in
         [(401, ErrorKind::Unauthorized), (403, ErrorKind::Unauthorized), (429, ErrorKind::RateLimited)]
     {
-        let script = Script::default().on("POST /", status, "no");
+        let script = Script::default().on("DescribeInstances", &[], status, "no");
         assert_eq!(with(&script, |call| Instances::list(call, "app-1", None)).unwrap_err().kind, kind);
     }
 }
 
 #[test]
 fn an_instance_that_is_not_shown_yet_is_not_lost() {
-    let unknown = || Script::default().on("POST /", 400, error("InvalidInstanceID.NotFound"));
-    let young = young_handle("i-1");
+    let unknown = || looked(Script::default(), 400, error("InvalidInstanceID.NotFound"));
+    let young = young_handle();
     let found = with(&unknown(), |call| Instances::get(call, &young)).unwrap().unwrap();
     assert!(matches!(found.state, InstanceState::Creating));
     assert_eq!(
         (found.handle.as_str(), found.name.as_str(), found.owner.as_str()),
         (young.as_str(), "pacer-a", "app-1")
     );
-    let twice = unknown().on("POST /", 400, error("InvalidInstanceID.NotFound"));
+    // It is ended as soon as it can be.
+    let twice = unknown().on("TerminateInstances", &["InstanceId.1=i-1"], 400, error("InvalidInstanceID.NotFound"));
     assert_eq!(with(&twice, |call| Instances::destroy(call, &young, 0)).unwrap(), Destruction::Stopping);
-    assert!(sent(&twice, 1).contains("Action=TerminateInstances\n"), "it is ended as soon as it can be");
-    let old = old_handle("i-1");
+    twice.done();
+    let old = old_handle();
     assert!(with(&unknown(), |call| Instances::get(call, &old)).unwrap().is_none());
-    assert_eq!(with(&unknown(), |call| Instances::destroy(call, &old, 0)).unwrap(), Destruction::Gone);
-    for strange in ["", "i-1", "../x", "i-1/x/i/a/b", "i-1/1/z/a/b", "x-1/1/i/a/b", "i-1/1/i/a/b/c"] {
+    let script = unknown().no_leftovers();
+    assert_eq!(with(&script, |call| Instances::destroy(call, &old, 0)).unwrap(), Destruction::Gone);
+    script.done();
+    for strange in ["", "i-1", "../x", "i-1/x/a/b", "x-1/1/a/b", "i-1/1/a/b/c", "i-1/1//b", "i-1/1/a/%zz"] {
         assert!(with(&Script::default(), |call| Instances::get(call, strange)).unwrap().is_none(), "{strange}");
         assert_eq!(with(&Script::default(), |call| Instances::destroy(call, strange, 0)).unwrap(), Destruction::Gone);
     }
 }
 
 #[test]
+fn an_instance_of_another_owner_is_left_alone() {
+    let theirs = described(&item("i-1", "running", "").replace("app-1", "app-2"));
+    let script = looked(Script::default(), 200, theirs.as_str());
+    assert!(with(&script, |call| Instances::get(call, &old_handle())).unwrap().is_none());
+    let script = looked(Script::default(), 200, theirs).no_leftovers();
+    assert_eq!(with(&script, |call| Instances::destroy(call, &old_handle(), 0)).unwrap(), Destruction::Gone);
+    script.done();
+}
+
+#[test]
 fn states_and_their_reasons_are_told() {
     let found = |state: &str, reason: &str| {
-        let script = Script::default().on("POST /", 200, described(&item("i-1", state, reason)));
-        with(&script, |call| Instances::get(call, &old_handle("i-1"))).unwrap()
+        let script = looked(Script::default(), 200, described(&item("i-1", state, reason)));
+        with(&script.no_leftovers(), |call| Instances::get(call, &old_handle())).unwrap()
     };
     let told = |state: &str, reason: &str| found(state, reason).unwrap().state;
     assert!(matches!(told("pending", ""), InstanceState::Creating));
@@ -302,65 +111,150 @@ fn states_and_their_reasons_are_told() {
 }
 
 #[test]
-fn pages_follow_their_token() {
+fn pages_follow_their_token_and_the_last_one_tells_what_is_left() {
+    let filters = [
+        "Filter.1.Name=tag:pacer:owner",
+        "Filter.1.Value.1=app-1",
+        "Filter.2.Name=instance-state-name",
+        "Filter.2.Value.1=pending",
+        "Filter.2.Value.5=shutting-down",
+        "MaxResults=500",
+    ];
     let first = described(&item("i-1", "running", ""))
         .replace("</DescribeInstancesResponse>", "<nextToken>more</nextToken></DescribeInstancesResponse>");
-    let script = Script::default().on("POST /", 200, first);
+    let script = Script::default().on("DescribeInstances", &filters, 200, first);
     let page = with(&script, |call| Instances::list(call, "app-1", None)).unwrap();
     assert_eq!((page.instances.len(), page.next.as_deref()), (1, Some("more")));
-    let script = Script::default().on("POST /", 200, NONE);
-    let page = with(&script, |call| Instances::list(call, "app-1", page.next.as_deref())).unwrap();
-    assert!(page.instances.is_empty() && page.next.is_none());
-    assert!(sent(&script, 0).contains("NextToken=more\n"));
-}
 
-#[test]
-fn user_data_that_is_too_long_is_refused_before_anything_is_sent() {
-    let mut long = request("pacer-a", "app-1", pool(json!({})));
-    long.bootstrap = Bootstrap::CloudInit("x".repeat(USER_DATA_MAX + 1));
-    let refused = with(&Script::default(), |call| Instances::create(call, long)).unwrap_err();
-    assert_eq!(refused.kind, ErrorKind::InvalidRequest);
-    let mut direct = request("pacer-a", "app-1", pool(json!({})));
-    direct.bootstrap = Bootstrap::JitConfig("c2VjcmV0".into());
-    let refused = with(&Script::default(), |call| Instances::create(call, direct)).unwrap_err();
-    assert_eq!(refused.kind, ErrorKind::Unsupported);
-}
-
-#[test]
-fn an_instant_fleet_has_a_template_of_its_own_that_goes() {
-    let fleet = "<CreateFleetResponse><fleetInstanceSet><item><instanceIds><item>i-7</item></instanceIds></item></fleetInstanceSet></CreateFleetResponse>";
-    let shown = item("i-7", "pending", "")
-        .replace("</tagSet>", "<item><key>pacer:template</key><value>pacer-pacer-a</value></item></tagSet>");
+    let tags = |name: &str| {
+        format!(
+            "<tagSet><item><key>pacer:owner</key><value>app-1</value></item>\
+             <item><key>pacer:name</key><value>{name}</value></item></tagSet>"
+        )
+    };
+    // One whose instance is there, one whose instance is not, and one of somebody else, should a filter let it through.
+    let templates = format!(
+        "<DescribeLaunchTemplatesResponse><launchTemplates><item><launchTemplateId>lt-1</launchTemplateId>{}</item>\
+         <item><launchTemplateId>lt-2</launchTemplateId>{}</item><item><launchTemplateId>lt-3</launchTemplateId>{}</item>\
+         </launchTemplates></DescribeLaunchTemplatesResponse>",
+        tags("pacer-a"),
+        tags("pacer-b"),
+        tags("pacer-d").replace("app-1", "app-2")
+    );
+    let volumes = format!(
+        "<DescribeVolumesResponse><volumeSet><item><volumeId>vol-1</volumeId>{}</item></volumeSet></DescribeVolumesResponse>",
+        tags("pacer-c")
+    );
     let script = Script::default()
-        .on("POST /", 200, NONE)
-        .on("POST /", 200, "<CreateLaunchTemplateResponse/>")
-        .on("POST /", 200, "<CreateFleetResponse><errorSet><item><errorCode>InsufficientInstanceCapacity</errorCode></item></errorSet></CreateFleetResponse>")
-        .on("POST /", 200, fleet)
-        .on("POST /", 200, described(&shown))
-        .on("POST /", 200, "<DescribeLaunchTemplatesResponse><launchTemplates><item><launchTemplateId>lt-1</launchTemplateId></item></launchTemplates></DescribeLaunchTemplatesResponse>")
-        .on("POST /", 200, "<DeleteLaunchTemplateResponse/>");
-    let pool =
-        pool(json!({ "fleet": true, "market": "spot-then-on-demand", "instance_types": ["a", "b"], "subnets": ["x"] }));
-    let made = with(&script, |call| Instances::create(call, request("pacer-a", "app-1", pool))).unwrap();
+        .on("DescribeInstances", &["NextToken=more", filters[0], filters[1]], 200, NONE)
+        .on("DescribeLaunchTemplates", &filters[..2], 200, templates)
+        .on(
+            "DescribeVolumes",
+            &[filters[0], filters[1], "Filter.2.Name=status", "Filter.2.Value.1=available"],
+            200,
+            volumes,
+        )
+        .on(
+            "DescribeInstances",
+            &["Filter.2.Name=tag:pacer:name", "Filter.2.Value.1=pacer-a", "Filter.2.Value.3=pacer-c"],
+            200,
+            described(&item("i-1", "running", "")),
+        );
+    let page = with(&script, |call| Instances::list(call, "app-1", page.next.as_deref())).unwrap();
     script.done();
-    assert!(made.handle.starts_with("i-7/") && made.handle.contains("/t/"), "{}", made.handle);
-    assert!(sent(&script, 1).contains("LaunchTemplateData.UserData="));
-    assert!(
-        sent(&script, 2).contains("DefaultTargetCapacityType=spot\n")
-            && sent(&script, 2).contains("Overrides.2.InstanceType=b\n")
-    );
-    assert!(sent(&script, 3).contains("DefaultTargetCapacityType=on-demand\n"));
-    assert!(sent(&script, 5).contains("Filter.1.Value.1=pacer-pacer-a\n"));
-    assert!(sent(&script, 6).contains("LaunchTemplateId=lt-1\n"));
+    assert!(page.next.is_none());
+    let told: Vec<_> = page.instances.iter().map(|one| (one.name.as_str(), one.handle.as_str())).collect();
+    assert_eq!(told, [("pacer-b", "-/0/app-1/pacer-b"), ("pacer-c", "-/0/app-1/pacer-c")]);
+    assert!(page.instances.iter().all(|one| matches!(one.state, InstanceState::Stopped)));
+}
 
-    let gone = described(&item("i-7", "terminated", ""));
-    let script = Script::default().on("POST /", 200, gone).on(
-        "POST /",
-        200,
-        "<DescribeLaunchTemplatesResponse><launchTemplates/></DescribeLaunchTemplatesResponse>",
-    );
-    assert_eq!(with(&script, |call| Instances::destroy(call, &made.handle, 0)).unwrap(), Destruction::Gone);
+#[test]
+fn a_volume_that_is_held_is_kept() {
+    let volume = |id: &str, hold: &str| {
+        format!(
+            "<item><volumeId>{id}</volumeId><tagSet><item><key>pacer:owner</key><value>app-1</value></item>\
+             <item><key>pacer:name</key><value>pacer-a</value></item>{hold}</tagSet></item>"
+        )
+    };
+    let held = volume("vol-1", "<item><key>pacer:hold</key><value></value></item>") + &volume("vol-2", "");
+    let volumes = format!("<DescribeVolumesResponse><volumeSet>{held}</volumeSet></DescribeVolumesResponse>");
+    let no_templates = "<DescribeLaunchTemplatesResponse><launchTemplates/></DescribeLaunchTemplatesResponse>";
+    let script = Script::default()
+        .on("DescribeInstances", &[], 200, NONE)
+        .on("DescribeLaunchTemplates", &[], 200, no_templates)
+        .on("DescribeVolumes", &[], 200, volumes.as_str())
+        .on("DescribeInstances", &[], 200, NONE);
+    let page = with(&script, |call| Instances::list(call, "app-1", None)).unwrap();
+    assert!(page.instances.len() == 1 && page.instances[0].hold, "{:?}", page.instances);
+    let script = Script::default()
+        .on("DescribeLaunchTemplates", &[], 200, no_templates)
+        .on("DescribeVolumes", &[], 200, volumes)
+        .on("DeleteVolume", &["VolumeId=vol-2"], 200, "<DeleteVolumeResponse/>");
+    let handle = page.instances[0].handle.as_str();
+    assert_eq!(with(&script, |call| Instances::destroy(call, handle, 0)).unwrap(), Destruction::Gone);
     script.done();
+}
+
+#[test]
+fn a_console_is_decoded_and_the_latest_where_there_is_one() {
+    let answer = |text: &str| {
+        let encoded = STANDARD.encode(text);
+        let (start, rest) = encoded.split_at(4);
+        format!("<GetConsoleOutputResponse><output>{start}\n{rest}\n</output></GetConsoleOutputResponse>")
+    };
+    let script =
+        Script::default().on("GetConsoleOutput", &["InstanceId=i-1", "Latest=true"], 200, answer("the very end"));
+    assert_eq!(with(&script, |call| Instances::console_log(call, &old_handle(), 3)).unwrap(), "end");
+    let script = Script::default().on("GetConsoleOutput", &["Latest=true"], 400, error("UnsupportedOperation")).on(
+        "GetConsoleOutput",
+        &["InstanceId=i-1"],
+        200,
+        answer("an older one"),
+    );
+    assert_eq!(with(&script, |call| Instances::console_log(call, &old_handle(), 99)).unwrap(), "an older one");
+    assert!(!script.sent(1).contains_key("Latest"));
+    let script = Script::default().on("GetConsoleOutput", &[], 200, "<GetConsoleOutputResponse/>");
+    assert_eq!(with(&script, |call| Instances::console_log(call, &old_handle(), 99)).unwrap(), "");
+}
+
+#[test]
+fn a_lease_is_a_tag_of_the_instance() {
+    let parameters = ["ResourceId.1=i-1", "Tag.1.Key=pacer:lease-until", "Tag.1.Value=7"];
+    let script = Script::default().on("CreateTags", &parameters, 200, "<CreateTagsResponse/>");
+    with(&script, |call| Instances::renew_lease(call, &old_handle(), 7)).unwrap();
+    script.done();
+    let script = Script::default().on("CreateTags", &[], 400, error("ConcurrentTagAccess"));
+    let error = with(&script, |call| Instances::renew_lease(call, &old_handle(), 7)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable, "it passes");
+}
+
+#[test]
+fn a_quote_is_the_most_that_a_machine_of_the_pool_may_cost() {
+    let history = |prices: &[(&str, &str)]| {
+        let item = |(kind, price): &(&str, &str)| {
+            format!("<item><instanceType>{kind}</instanceType><spotPrice>{price}</spotPrice></item>")
+        };
+        let items: String = prices.iter().map(item).collect();
+        format!(
+            "<DescribeSpotPriceHistoryResponse><spotPriceHistorySet>{items}</spotPriceHistorySet></DescribeSpotPriceHistoryResponse>"
+        )
+    };
+    let quoted = |script: &Script, more| {
+        let price = with(script, |call| Instances::quote(call, pool(more))).unwrap();
+        price.map(|price| (price.micros_per_hour, price.currency))
+    };
+    let both = json!({ "a": "0.10", "b": "0.20" });
+    let of = |market: &str, prices: serde_json::Value| json!({ "instance_types": ["a", "b"], "market": market, "prices": prices });
+    let usd = |micros| Some((micros, "USD".to_owned()));
+    let asked = ["InstanceType.1=a", "InstanceType.2=b", "ProductDescription.1=Linux/UNIX"];
+    let spot = |prices: &[(&str, &str)]| Script::default().on("DescribeSpotPriceHistory", &asked, 200, history(prices));
+    let told = [("a", "0.030"), ("b", "0.031"), ("a", "0.033")];
+    assert_eq!(quoted(&Script::default(), of("on-demand", both.clone())), usd(200_000));
+    assert_eq!(quoted(&Script::default(), of("on-demand", json!({ "a": "0.10" }))), None, "`b` may cost anything");
+    assert_eq!(quoted(&spot(&told), of("spot", json!({}))), usd(33_000), "in the dearest zone");
+    assert_eq!(quoted(&spot(&told[..1]), of("spot", json!({}))), None);
+    assert_eq!(quoted(&spot(&told), of("spot-then-on-demand", both)), usd(200_000));
+    assert_eq!(quoted(&spot(&told), of("spot-then-on-demand", json!({}))), None);
 }
 
 #[test]
@@ -376,6 +270,10 @@ fn settings_that_cannot_work_are_found() {
     assert_eq!(base("public_ip", true.into()), ["/pool/public_ip"]);
     assert_eq!(base("max_price", "0.1".into()), ["/pool/max_price"]);
     assert_eq!(base("prices", json!({ "t": "cheap" })), ["/pool/prices/t"]);
-    assert_eq!(base("tags", json!({ "pacer:owner": "me" })), ["/pool/tags/pacer:owner"]);
+    for key in ["pacer:owner", "Pacer:Name", "aws:x", "AWS:x", ""] {
+        assert_eq!(base("tags", json!({ key: "me" })), [format!("/pool/tags/{key}")]);
+    }
+    assert_eq!(base("tags", json!({ "team": "x".repeat(257) })), ["/pool/tags/team"]);
+    assert_eq!(base("tags", json!({ "Name": "ours" })), [""; 0]);
     assert_eq!(found(json!({ "launch_template": { "id": "lt-1" }, "fleet": true })), ["/pool/launch_template"]);
 }

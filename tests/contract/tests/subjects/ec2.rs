@@ -2,16 +2,22 @@
 //! the test where the host is.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pacer::plugins::ErrorKind;
 use pacer_contract::{
@@ -20,6 +26,8 @@ use pacer_contract::{
 };
 use pacer_tests::{binaries::source_root, process::free_port, world::World};
 use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::Mutex, task::spawn_blocking};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::instance::{Instances, Records};
 use crate::scenarios::Place;
@@ -36,10 +44,74 @@ const SIGNATURE: &str =
 pub struct Moto {
     child: Child,
     address: SocketAddr,
+    /// Where a component finds it, with what it lacks.
+    front: SocketAddr,
+    _ending: DropGuard,
     instances: OnceLock<Instances>,
 }
 
 struct Direct(SocketAddr);
+
+/// What moto lacks of EC2: a client token stands for one launch, with the parameters that it came with.
+struct Front {
+    moto: SocketAddr,
+    /// The request and its answer, by token.
+    launched: Mutex<HashMap<String, (String, String)>>,
+}
+
+impl Front {
+    async fn start(moto: SocketAddr, ending: CancellationToken) -> std::io::Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let front = Arc::new(Self { moto, launched: Mutex::default() });
+        let router = Router::new().fallback(Self::answer).with_state(front);
+        tokio::spawn(async move {
+            // It ends with the token; a server on the loopback has no other end.
+            let _ = axum::serve(listener, router).with_graceful_shutdown(ending.cancelled_owned()).await;
+        });
+        Ok(address)
+    }
+
+    async fn answer(State(front): State<Arc<Self>>, body: String) -> Response {
+        let Some(token) = body.split('&').find_map(|pair| pair.strip_prefix("ClientToken=")).map(str::to_owned) else {
+            return front.pass(body).await.1;
+        };
+        // One launch after the other: two of one token would both find it new.
+        let mut launched = front.launched.lock().await;
+        match launched.get(&token) {
+            Some((first, answer)) if *first == body => xml(200, answer.clone()),
+            Some(_) => xml(400, refusal("IdempotentParameterMismatch")),
+            None => {
+                let (answer, response) = front.pass(body.clone()).await;
+                if response.status().is_success() {
+                    launched.insert(token, (body, answer));
+                }
+                response
+            }
+        }
+    }
+
+    async fn pass(&self, body: String) -> (String, Response) {
+        let moto = self.moto;
+        let answered = spawn_blocking(move || Direct(moto).exchange(&body)).await;
+        match answered.map_err(anyhow::Error::from).and_then(|answered| answered) {
+            Ok((status, answer)) => (answer.clone(), xml(status, answer)),
+            Err(error) => (String::new(), (StatusCode::BAD_GATEWAY, error.to_string()).into_response()),
+        }
+    }
+}
+
+fn xml(status: u16, body: String) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    (status, [(header::CONTENT_TYPE, "text/xml")], body).into_response()
+}
+
+fn refusal(code: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Errors><Error><Code>{code}</Code>\
+         <Message>refused</Message></Error></Errors><RequestID>r</RequestID></Response>"
+    )
+}
 
 impl Drop for Moto {
     fn drop(&mut self) {
@@ -56,7 +128,7 @@ fn program() -> PathBuf {
 
 impl Moto {
     /// Why there is none, if there is none.
-    pub fn start() -> Result<Self, String> {
+    pub async fn start() -> Result<Self, String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let child = Command::new(program())
             .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
@@ -67,7 +139,9 @@ impl Moto {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| format!("moto does not start ({error}); `pip install 'moto[server,ec2]'` installs it"))?;
-        let moto = Self { child, address, instances: OnceLock::new() };
+        let ending = CancellationToken::new();
+        let front = Front::start(address, ending.clone()).await.map_err(|error| error.to_string())?;
+        let moto = Self { child, address, front, _ending: ending.drop_guard(), instances: OnceLock::new() };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             if began.elapsed() > PATIENCE {
@@ -87,13 +161,8 @@ impl Moto {
             (500, "InternalError", ErrorKind::Unavailable),
             (503, "RequestLimitExceeded", ErrorKind::RateLimited),
         ];
-        let refusals = codes.map(|(status, code, kind)| {
-            let body = format!(
-                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Errors><Error><Code>{code}</Code>\
-                 <Message>refused</Message></Error></Errors><RequestID>r</RequestID></Response>"
-            );
-            Refusal::new(status, body, "text/xml", kind).named(code)
-        });
+        let refusals =
+            codes.map(|(status, code, kind)| Refusal::new(status, refusal(code), "text/xml", kind).named(code));
         Subject {
             name: "ec2".to_owned(),
             component: super::component("ec2"),
@@ -101,7 +170,7 @@ impl Moto {
             pool: json!({ "ami": IMAGE, "instance_types": ["t3.small"], "prices": { "t3.small": "0.0208" } }),
             endpoint: Endpoint {
                 name: "ec2".to_owned(),
-                target: Target::Tcp(self.address),
+                target: Target::Tcp(self.front),
                 protocol: Protocol::Http,
                 base_path: String::new(),
                 more: json!({ "credential": { "header": { "name": "authorization", "value": SIGNATURE } } }),
@@ -110,11 +179,18 @@ impl Moto {
             runs: true,
             patience: PATIENCE,
             crowd: 12,
-            // moto does not know a client token that it saw before; EC2 itself does.
-            at_once: 1,
+            at_once: 4,
             refusals: refusals.into(),
             engine: Box::new(Direct(self.address)),
         }
+    }
+
+    /// The same by instant fleets.
+    pub fn fleet(&self) -> Subject {
+        let mut subject = self.subject();
+        subject.name = "ec2, by fleets".to_owned();
+        subject.pool["fleet"] = true.into();
+        subject
     }
 }
 
@@ -125,9 +201,8 @@ fn between<'a>(text: &'a str, tag: &str) -> Vec<&'a str> {
 }
 
 impl Direct {
-    /// One action, without any library that the host uses.
-    fn ask(&self, form: &str) -> anyhow::Result<String> {
-        let body = format!("Version=2016-11-15&{form}");
+    /// One request, without any library that the host uses: the status and the body.
+    fn exchange(&self, body: &str) -> anyhow::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.0)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(
@@ -138,8 +213,14 @@ impl Direct {
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let first = answer.lines().next().unwrap_or_default();
-        ensure!(first.contains(" 200 "), "{form}: {first}");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
+        Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+    }
+
+    /// One action that succeeds.
+    fn ask(&self, form: &str) -> anyhow::Result<String> {
+        let (status, answer) = self.exchange(&format!("Version=2016-11-15&{form}"))?;
+        ensure!(status == 200, "{form}: {status}");
         Ok(answer)
     }
 
