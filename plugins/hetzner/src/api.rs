@@ -1,41 +1,55 @@
-//! Hetzner's API, as far as servers go. Facts from its published description: paths, error codes, paging.
+//! Hetzner's API, as far as servers go. Facts from its published description: paths, error codes, paging, limits.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pacer_backend::{
-    Destruction, Error, ErrorKind,
-    http::{Request, Response, encode, kind_of},
+    Error, ErrorKind,
+    http::{Request, encode, kind_of},
+    time,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     C,
-    labels::{self, OWNER},
-    server::{One, Server, ServerType, Servers, Types},
+    server::{OWNER, Server},
 };
 
 pub const ENDPOINT: &str = "hetzner";
 /// The most that one page gives.
 const PAGE: u32 = 50;
+/// The longest that an empty limit is waited for. It says when it is full again, up to an hour; it fills by one request a
+/// second, so that this is a minute's worth.
+const LIMIT_WAIT: Duration = Duration::from_secs(60);
 
-/// The codes that decide something here.
-pub mod code {
-    pub const UNIQUENESS: &str = "uniqueness_error";
-    pub const INVALID_INPUT: &str = "invalid_input";
-    pub const UNAVAILABLE: &str = "resource_unavailable";
-    pub const PLACEMENT: &str = "placement_error";
+/// A refusal, and its code; without one it is none of Hetzner's.
+pub struct Refused {
+    pub error: Error,
+    pub code: String,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, code: String::new() }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
 }
 
 fn kind(code: &str, status: u16) -> ErrorKind {
     match code {
-        code::UNAVAILABLE | code::PLACEMENT | "no_space_left_in_location" => ErrorKind::Capacity,
+        "resource_unavailable" | "placement_error" | "no_space_left_in_location" => ErrorKind::Capacity,
+        "no_subnet_available" | "ip_not_available" => ErrorKind::Capacity,
         "resource_limit_exceeded" => ErrorKind::Quota,
         "rate_limit_exceeded" => ErrorKind::RateLimited,
         "unauthorized" | "forbidden" | "token_readonly" => ErrorKind::Unauthorized,
-        code::INVALID_INPUT | "json_error" | "unsupported_error" => ErrorKind::InvalidConfig,
+        "invalid_input" | "invalid_server_type" | "unsupported_error" | "json_error" => ErrorKind::InvalidConfig,
         "not_found" => ErrorKind::NotFound,
-        code::UNIQUENESS | "protected" => ErrorKind::Conflict,
-        // Another action of the same server is under way: it passes.
+        "uniqueness_error" | "protected" => ErrorKind::Conflict,
+        // Another action of the same server is under way, or they are at work on it: it passes.
         "locked" | "conflict" | "maintenance" | "service_error" | "server_error" | "timeout" | "unavailable" => {
             ErrorKind::Unavailable
         }
@@ -43,104 +57,70 @@ fn kind(code: &str, status: u16) -> ErrorKind {
     }
 }
 
-/// A refusal, and its code.
-pub fn fail(response: Response) -> (Error, String) {
-    let status = response.status;
-    let mut code = String::new();
-    let error = response.into_error_by(|body| {
-        code = body["error"]["code"].as_str().unwrap_or_default().to_owned();
-        kind(&code, status)
-    });
-    (error, code)
-}
-
-fn success(response: Response) -> Result<Response, Error> {
-    if response.is_success() { Ok(response) } else { Err(fail(response).0) }
-}
-
-fn server_path(handle: &str) -> Option<String> {
-    (!handle.is_empty() && handle.bytes().all(|b| b.is_ascii_digit())).then(|| format!("/v1/servers/{handle}"))
-}
-
 pub struct Api<'a, 'c>(pub &'a C<'c>);
 
 impl Api<'_, '_> {
-    fn get(&self, path: impl Into<String>) -> Result<Response, Error> {
-        Request::get(ENDPOINT, path).send(self.0)
+    pub fn ask(&self, request: Request) -> Result<Value, Refused> {
+        let response = request.send(self.0)?;
+        if response.is_success() {
+            return Ok(response.json()?);
+        }
+        let (status, mut code) = (response.status, String::new());
+        let full_again = response.header("ratelimit-reset").and_then(|at| at.trim().parse::<u64>().ok());
+        let error = response.into_error_by(|body| {
+            code = body["error"]["code"].as_str().unwrap_or_default().to_owned();
+            kind(&code, status)
+        });
+        let wait = full_again.map(|at| Duration::from_secs(at.saturating_sub(time::now() / 1000)).min(LIMIT_WAIT));
+        match wait.filter(|_| error.kind == ErrorKind::RateLimited && error.retry_after_ms.is_none()) {
+            Some(wait) => Err(Refused { error: error.retry_after(wait), code }),
+            None => Err(Refused { error, code }),
+        }
     }
 
-    pub fn create(&self, body: &Value) -> Result<Response, Error> {
-        Request::post(ENDPOINT, "/v1/servers").json(body)?.send(self.0)
+    /// The same, where a server may be gone.
+    pub fn ask_if_there(&self, request: Request) -> Result<Option<Value>, Error> {
+        match self.ask(request) {
+            Err(refused) if refused.code == "not_found" => Ok(None),
+            answer => Ok(Some(answer?)),
+        }
     }
 
     /// The server behind a handle, if it is one of pacer's.
     pub fn ours(&self, handle: &str) -> Result<Option<Server>, Error> {
-        let Some(path) = server_path(handle) else { return Ok(None) };
-        let response = self.get(path)?;
-        if response.status == 404 {
-            // A proxy's 404 is none of Hetzner's: it has no code.
-            let (error, code) = fail(response);
-            return if code == "not_found" { Ok(None) } else { Err(error) };
+        if handle.is_empty() || !handle.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(None);
         }
-        let server = success(response)?.json::<One>()?.server;
-        Ok(Some(server).filter(|server| server.owner().is_some()))
+        let found = self.ask_if_there(Request::get(ENDPOINT, path(handle)))?;
+        let server = found.map(|answer| Server::read(&answer["server"])).transpose()?;
+        Ok(server.filter(|server| server.labels.contains_key(OWNER)))
     }
 
-    pub fn by_name(&self, name: &str) -> Result<Option<Server>, Error> {
-        let response = success(self.get(format!("/v1/servers?name={}", encode(name)))?)?;
-        Ok(response.json::<Servers>()?.servers.into_iter().find(|server| server.name == name))
-    }
-
-    /// A page of an owner's servers, and the number of the next one.
-    pub fn list(&self, owner: &str, cursor: Option<&str>) -> Result<(Vec<Server>, Option<String>), Error> {
+    /// Servers, and the number of the next page.
+    pub fn find(&self, query: &str, cursor: Option<&str>) -> Result<(Vec<Server>, Option<String>), Error> {
         let page: u32 = cursor.and_then(|cursor| cursor.parse().ok()).unwrap_or(1);
-        let selector = encode(&format!("{OWNER}={owner}"));
-        let path = format!("/v1/servers?label_selector={selector}&per_page={PAGE}&page={page}&sort=id:asc");
-        let listed: Servers = success(self.get(path)?)?.json()?;
-        let next = listed.meta.and_then(|meta| meta.pagination.next_page).map(|page| page.to_string());
-        Ok((listed.servers, next))
+        let path = format!("/v1/servers?{query}&per_page={PAGE}&page={page}&sort=id:asc");
+        let answer = self.ask(Request::get(ENDPOINT, path))?;
+        let next = answer["meta"]["pagination"]["next_page"].as_u64().map(|page| page.to_string());
+        Ok((list(&answer, "servers")?.iter().map(Server::read).collect::<Result<_, _>>()?, next))
     }
 
-    pub fn shutdown(&self, handle: &str) -> Result<(), Error> {
-        let path = format!("/v1/servers/{handle}/actions/shutdown");
-        let response = Request::post(ENDPOINT, path).send(self.0)?;
-        if response.status == 404 { Ok(()) } else { success(response).map(drop) }
-    }
-
-    pub fn delete(&self, handle: &str) -> Result<Destruction, Error> {
-        let Some(path) = server_path(handle) else { return Ok(Destruction::Gone) };
-        let response = Request::delete(ENDPOINT, path).send(self.0)?;
-        if response.status == 404 {
-            let (error, code) = fail(response);
-            return if code == "not_found" { Ok(Destruction::Gone) } else { Err(error) };
-        }
-        // The deletion is an action that goes on after the answer.
-        success(response).map(|_| Destruction::Stopping)
-    }
-
-    pub fn relabel(&self, handle: &str, all: &BTreeMap<String, String>) -> Result<(), Error> {
-        let request = Request::put(ENDPOINT, format!("/v1/servers/{handle}")).json(&json!({ "labels": all }))?;
-        success(request.send(self.0)?).map(drop)
-    }
-
-    pub fn server_type(&self, name: &str) -> Result<Option<ServerType>, Error> {
-        let response = success(self.get(format!("/v1/server_types?name={}", encode(name)))?)?;
-        Ok(response.json::<Types>()?.server_types.into_iter().find(|kind| kind.name == name))
+    /// A server type as it is described.
+    pub fn server_type(&self, name: &str) -> Result<Option<Value>, Error> {
+        let answer = self.ask(Request::get(ENDPOINT, format!("/v1/server_types?name={}", encode(name))))?;
+        Ok(list(&answer, "server_types")?.iter().find(|kind| kind["name"] == name).cloned())
     }
 }
 
-/// What a request says of the server's labels.
-pub fn labels_of(
-    owner: &str,
-    lease_until_ms: u64,
-    tags: &[(String, String)],
-) -> Result<BTreeMap<String, String>, Error> {
-    let mut all = BTreeMap::from([
-        (OWNER.to_owned(), labels::encode_owner(owner)?),
-        (labels::LEASE.to_owned(), lease_until_ms.to_string()),
-    ]);
-    // What is too long for a label stays away.
-    let fits = tags.iter().filter(|(key, _)| labels::is_value(key));
-    all.extend(fits.filter_map(|(key, value)| Some((format!("{}{key}", labels::TAG), labels::encode(value)?))));
-    Ok(all)
+pub fn path(handle: &str) -> String {
+    format!("/v1/servers/{handle}")
+}
+
+fn list<'a>(answer: &'a Value, key: &str) -> Result<&'a Vec<Value>, Error> {
+    answer[key].as_array().ok_or_else(|| not_the_api(key))
+}
+
+/// What is JSON and something else must not be taken for an empty answer.
+pub fn not_the_api(what: &str) -> Error {
+    Error::unavailable(format!("the answer of the endpoint `{ENDPOINT}` has no `{what}`; is it Hetzner's API?"))
 }

@@ -1,14 +1,7 @@
 //! Labels: what Hetzner keeps with a server. A value has at most 63 of `[A-Za-z0-9._-]` and begins and ends with a letter
 //! or digit.
 
-use pacer_backend::Error;
-
-pub const OWNER: &str = "pacer-owner";
-pub const LEASE: &str = "pacer-lease-until-ms";
-/// An operator's: the server is to be kept.
-pub const HOLD: &str = "pacer.hold";
-/// Before the host's own tags.
-pub const TAG: &str = "pacer-tag.";
+use std::collections::BTreeMap;
 
 const LONGEST: usize = 63;
 
@@ -20,40 +13,45 @@ pub fn is_value(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// Any text as a label, each byte that none may hold as `_` and its two hexadecimal digits. None for what is too long or
-/// begins with such a byte.
-pub fn encode(text: &str) -> Option<String> {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'.' | b'-' => out.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
-            _ => out.push_str(&format!("_{byte:02x}")),
-        }
+/// Puts a text into labels, each byte that none may hold as `_` and its two hexadecimal digits. What is too long for one
+/// goes on in `KEY.2`, `KEY.3`, …. False for what cannot be put: it begins or ends with such a byte, or has too many in a row.
+pub fn put(into: &mut BTreeMap<String, String>, key: &str, text: &str) -> bool {
+    let (mut rest, mut found) = (text, Vec::new());
+    while !rest.is_empty() {
+        let fits = |at: &usize| {
+            let follows = rest.as_bytes().get(*at).is_none_or(u8::is_ascii_alphanumeric);
+            follows && rest.get(..*at).is_some_and(|piece| is_value(&code(piece)))
+        };
+        let Some(at) = (1..=rest.len().min(LONGEST)).rev().find(fits) else { return false };
+        found.push(code(&rest[..at]));
+        rest = &rest[at..];
     }
-    is_value(&out).then_some(out)
+    let keys = std::iter::once(key.to_owned()).chain((2..).map(|number| format!("{key}.{number}")));
+    into.extend(keys.zip(found));
+    true
 }
 
-/// What [`encode`] was given; a label that somebody else wrote as it is.
-pub fn decode(label: &str) -> String {
-    let parse = || {
-        let mut parts = label.split('_');
-        let mut bytes = parts.next()?.as_bytes().to_vec();
-        for part in parts {
-            bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-            bytes.extend(&part.as_bytes()[2..]);
-        }
-        String::from_utf8(bytes).ok()
+fn code(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'.' | b'-' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("_{byte:02x}"),
     };
-    parse().unwrap_or_else(|| label.to_owned())
+    text.bytes().map(byte).collect()
 }
 
-/// The owner as a label. Another owner has another one, so what does not fit is refused, never bent.
-pub fn encode_owner(owner: &str) -> Result<String, Error> {
-    if is_value(owner) {
-        return Ok(owner.to_owned());
+/// What [`put`] was given, by key without this prefix; a label that somebody else wrote as it is.
+pub fn read(labels: &BTreeMap<String, String>, prefix: &str) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::<String, String>::new();
+    // A first part comes before the second.
+    for (key, value) in labels.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value))) {
+        let key = key.rsplit_once('.').filter(|(_, number)| number.parse::<u8>().is_ok()).map_or(key, |(key, _)| key);
+        all.entry(key.to_owned()).or_default().push_str(&decode(value));
     }
-    Err(Error::invalid_config(format!(
-        "`server.owner` is `{owner}`, which is no label of Hetzner's; use at most {LONGEST} letters, digits, `.`, `_` and `-`"
-    )))
+    all
+}
+
+fn decode(label: &str) -> String {
+    let decoded = pacer_backend::http::decode(&label.replace('_', "%"));
+    decoded.unwrap_or_else(|| label.to_owned())
 }

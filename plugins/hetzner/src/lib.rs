@@ -17,13 +17,15 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use api::{Api, ENDPOINT, code};
-use labels::LEASE;
+use api::{Api, ENDPOINT, path};
 use pacer_backend::{
-    Backend, Billing, Bootstrap, Call, Description, Destruction, EndpointRequest, Error, ErrorKind, Finding, Instance,
-    Page, Price, RunnerRequest, settings::refuse, text,
+    Backend, Billing, Call, Description, Destruction, EndpointRequest, Error, ErrorKind, Finding, Instance, Page,
+    Price, RunnerRequest, bootstrap,
+    http::{Request, encode},
+    settings::refuse,
 };
-use server::Server;
+use serde_json::json;
+use server::{LEASE, OWNER, Server};
 use settings::{Pool, Settings};
 
 /// What Hetzner takes of user data.
@@ -70,17 +72,9 @@ impl Backend for Hetzner {
 
     fn create(call: &C<'_>, request: RunnerRequest<Pool>) -> Result<Instance, Error> {
         refuse(&request.pool.findings())?;
-        let (Bootstrap::StartScript(data) | Bootstrap::CloudInit(data)) = &request.bootstrap else {
-            return Err(Error::unsupported("servers take the bootstraps `cloud-init` and `start-script` only"));
-        };
-        if data.len() > USER_DATA_MAX {
-            return Err(Error::invalid_request(format!(
-                "the bootstrap has {} bytes and Hetzner takes {USER_DATA_MAX}; have it download what is large",
-                data.len()
-            )));
-        }
-        let server = create(&Api(call), &request, data).map_err(|error| text::without(data, error))?;
-        Ok(server.into_instance(&call.settings))
+        check_owner(&request.owner)?;
+        let data = bootstrap::user_data_within(USER_DATA_MAX, &request.bootstrap)?;
+        Ok(create(&Api(call), &request, &data)?.into_instance(&call.settings))
     }
 
     fn get(call: &C<'_>, handle: &str) -> Result<Option<Instance>, Error> {
@@ -88,7 +82,9 @@ impl Backend for Hetzner {
     }
 
     fn list(call: &C<'_>, owner: &str, cursor: Option<&str>) -> Result<Page, Error> {
-        let (servers, next) = Api(call).list(&labels::encode_owner(owner)?, cursor)?;
+        check_owner(owner)?;
+        let selector = encode(&format!("{OWNER}={owner}"));
+        let (servers, next) = Api(call).find(&format!("label_selector={selector}"), cursor)?;
         let mine = servers.into_iter().map(|server| server.into_instance(&call.settings));
         Ok(Page { instances: mine.filter(|one| one.owner == owner).collect(), next })
     }
@@ -96,62 +92,79 @@ impl Backend for Hetzner {
     fn destroy(call: &C<'_>, handle: &str, grace_ms: u64) -> Result<Destruction, Error> {
         let api = Api(call);
         let Some(server) = api.ours(handle)? else { return Ok(Destruction::Gone) };
-        if server.is_being_deleted() || (server.is_up() && !shut_down(&api, handle, grace_ms)?) {
+        if server.is_being_deleted() {
             return Ok(Destruction::Stopping);
         }
-        api.delete(handle)
+        if server.is_up() {
+            shut_down(&api, handle, grace_ms)?;
+        }
+        // The deletion is an action that goes on after the answer.
+        let deleted = api.ask_if_there(Request::delete(ENDPOINT, path(handle)))?;
+        Ok(deleted.map_or(Destruction::Gone, |_| Destruction::Stopping))
     }
 
     fn renew_lease(call: &C<'_>, handle: &str, until_ms: u64) -> Result<(), Error> {
         let api = Api(call);
-        let absent = || Error::not_found(format!("the server `{handle}` does not exist"));
+        let absent = || Error::not_found(format!("Hetzner has no server `{handle}`"));
         let mut labels = api.ours(handle)?.ok_or_else(absent)?.labels;
         labels.insert(LEASE.into(), until_ms.to_string());
-        api.relabel(handle, &labels)
+        let request = Request::put(ENDPOINT, path(handle)).json(&json!({ "labels": labels }))?;
+        api.ask_if_there(request)?.map(drop).ok_or_else(absent)
     }
 
     fn quote(call: &C<'_>, pool: Pool) -> Result<Option<Price>, Error> {
         refuse(&pool.findings())?;
         let Some(first) = pool.server_types.first() else { return Ok(None) };
-        let kind = Api(call).server_type(first)?;
-        Ok(kind.and_then(|kind| kind.highest_price(&pool.locations, &call.settings)))
+        let fits = |location: &str| pool.locations.is_empty() || pool.locations.iter().any(|one| one == location);
+        Ok(Api(call).server_type(first)?.and_then(|kind| server::price(&kind, &call.settings, fits)))
     }
+}
+
+/// Another owner has another label, so what does not fit is refused, never bent.
+fn check_owner(owner: &str) -> Result<(), Error> {
+    if labels::is_value(owner) {
+        return Ok(());
+    }
+    Err(Error::invalid_config(format!(
+        "`server.owner` is `{owner}`, which is no label of Hetzner's; use at most 63 letters, digits, `.`, `_` and `-`"
+    )))
 }
 
 /// Asks for the server where there is room for it: each type in each location, in their order.
 fn create(api: &Api<'_, '_>, request: &RunnerRequest<Pool>, data: &str) -> Result<Server, Error> {
-    let mut refused = Error::capacity("no server type was asked for");
+    let (mut full, mut impossible) = (None, None);
     for (kind, location) in request.pool.places() {
-        let body = request.pool.body(request, data, kind, location)?;
-        let response = api.create(&body)?;
-        if response.is_success() {
-            return Ok(response.json::<server::Made>()?.server);
+        let body = request.pool.body(request, data, kind, location);
+        let refused = match api.ask(Request::post(ENDPOINT, "/v1/servers").json(&body)?) {
+            Ok(answer) => return Server::read(&answer["server"]),
+            Err(refused) => refused,
+        };
+        if refused.code == "uniqueness_error" {
+            return adopt(api, request, refused.error);
         }
-        let (error, code) = api::fail(response);
         let place = location.map_or_else(|| format!("`{kind}`"), |location| format!("`{kind}` in `{location}`"));
-        match code.as_str() {
-            code::UNIQUENESS => return adopt(api, request, error),
-            // The same answer is given for settings that are wrong and for a type that a location does not have, so
-            // the next place decides; that there was no room anywhere is worth more than that one was impossible.
-            code::INVALID_INPUT if refused.kind == ErrorKind::Capacity && refused.attributes.is_empty() => {
-                refused = Error { message: format!("{place}: {}", error.message), ..error };
-            }
-            code::INVALID_INPUT => {}
-            code::UNAVAILABLE | code::PLACEMENT => {
-                refused = Error::capacity(format!("{place}: {}", error.message));
-            }
-            _ => return Err(error),
+        let error = Error { message: format!("{place}: {}", refused.error.message), ..refused.error };
+        if error.kind == ErrorKind::Capacity {
+            full = Some(error);
+        } else if error.kind == ErrorKind::InvalidConfig {
+            // The same answer is given for settings that are wrong and for a type that a location does not have: the next
+            // place decides.
+            impossible = impossible.or(Some(error));
+        } else {
+            return Err(error);
         }
     }
-    Err(refused)
+    // Room comes back; what is impossible stays so.
+    Err(full.or(impossible).unwrap_or_else(|| Error::invalid_config("`server_types` is empty")))
 }
 
 /// What an earlier call made, or another one is making.
 fn adopt(api: &Api<'_, '_>, request: &RunnerRequest<Pool>, refused: Error) -> Result<Server, Error> {
-    match api.by_name(&request.name)? {
-        Some(server) if server.owner() == Some(request.owner.as_str()) => Ok(server),
+    let (found, _) = api.find(&format!("name={}", encode(&request.name)), None)?;
+    match found.into_iter().find(|server| server.name == request.name) {
+        Some(server) if server.labels.get(OWNER) == Some(&request.owner) => Ok(server),
         Some(_) => Err(Error::conflict(format!(
-            "the project has a server `{0}` of somebody else; delete it, or give this pacer a project of its own",
+            "the project of the endpoint `{ENDPOINT}` has a server `{}` of somebody else; delete it, or give this pacer a project of its own",
             request.name
         ))),
         // It was deleted between the two questions, or a name is still held: the next try decides.
@@ -159,26 +172,22 @@ fn adopt(api: &Api<'_, '_>, request: &RunnerRequest<Pool>, refused: Error) -> Re
     }
 }
 
-/// Asks a server to shut down and waits for it, as far as the grace and the call reach: whether it is off.
-fn shut_down(api: &Api<'_, '_>, handle: &str, grace_ms: u64) -> Result<bool, Error> {
+/// Asks a server to shut down and waits for it, as far as the grace and the call reach.
+fn shut_down(api: &Api<'_, '_>, handle: &str, grace_ms: u64) -> Result<(), Error> {
     let grace = Duration::from_millis(grace_ms).min(api.0.remaining().saturating_sub(DELETION));
-    if grace.is_zero() {
-        return Ok(true);
-    }
     let until = Instant::now() + grace;
-    api.shutdown(handle)?;
+    if grace.is_zero() || api.ask_if_there(Request::post(ENDPOINT, path(handle) + "/actions/shutdown"))?.is_none() {
+        return Ok(());
+    }
     let mut wait = FIRST_POLL;
-    loop {
-        match api.ours(handle)? {
-            Some(server) if server.is_up() => {}
-            Some(_) | None => return Ok(true),
-        }
+    while api.ours(handle)?.is_some_and(|server| server.is_up()) {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             // It had its grace; a deletion ends it.
-            return Ok(true);
+            break;
         }
         std::thread::sleep(wait.min(left));
         wait = (wait * 2).min(LONGEST_POLL);
     }
+    Ok(())
 }

@@ -3,120 +3,36 @@
 use std::collections::BTreeMap;
 
 use pacer_backend::{Instance, InstanceState, Price, time};
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::{
-    labels::{self, HOLD, LEASE, OWNER, TAG},
-    settings::Settings,
-};
+use crate::{api::not_the_api, labels, settings::Settings};
 
-#[derive(Deserialize)]
-pub struct Made {
-    pub server: Server,
-}
+pub const OWNER: &str = "pacer-owner";
+pub const LEASE: &str = "pacer-lease-until-ms";
+/// An operator's: the server is to be kept.
+pub const HOLD: &str = "pacer.hold";
+/// Before the host's own tags.
+pub const TAG: &str = "pacer-tag.";
 
-#[derive(Deserialize)]
-pub struct One {
-    pub server: Server,
-}
-
-#[derive(Deserialize)]
-pub struct Servers {
-    pub servers: Vec<Server>,
-    pub meta: Option<Meta>,
-}
-
-#[derive(Deserialize)]
-pub struct Meta {
-    pub pagination: Pagination,
-}
-
-#[derive(Deserialize)]
-pub struct Pagination {
-    pub next_page: Option<u32>,
-}
-
-#[derive(Deserialize)]
-pub struct Types {
-    pub server_types: Vec<ServerType>,
-}
-
-#[derive(Deserialize)]
-pub struct ServerType {
-    pub name: String,
-    #[serde(default)]
-    prices: Vec<LocationPrice>,
-}
-
-#[derive(Deserialize)]
-struct LocationPrice {
-    location: String,
-    price_hourly: Amount,
-}
-
-/// Decimal numbers in texts.
-#[derive(Deserialize)]
-struct Amount {
-    net: String,
-    gross: String,
-}
-
-impl ServerType {
-    fn price(&self, settings: &Settings, fits: impl Fn(&str) -> bool) -> Option<Price> {
-        let prices = self.prices.iter().filter(|price| fits(&price.location));
-        let amounts =
-            prices.map(|price| if settings.gross { &price.price_hourly.gross } else { &price.price_hourly.net });
-        amounts
-            .filter_map(|amount| Price::per_hour(amount, &settings.currency))
-            .max_by_key(|price| price.micros_per_hour)
-    }
-
-    /// In the dearest of these locations; of all where none is named.
-    pub fn highest_price(&self, locations: &[String], settings: &Settings) -> Option<Price> {
-        self.price(settings, |location| locations.is_empty() || locations.iter().any(|one| one == location))
-    }
-}
-
-#[derive(Deserialize)]
 pub struct Server {
     id: u64,
     pub name: String,
-    status: String,
-    created: String,
-    #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    public_net: Option<PublicNet>,
-    #[serde(default)]
-    private_net: Vec<Address>,
-    server_type: Option<ServerType>,
-    datacenter: Option<Datacenter>,
-    location: Option<Named>,
-}
-
-#[derive(Deserialize)]
-struct PublicNet {
-    ipv4: Option<Address>,
-    ipv6: Option<Address>,
-}
-
-#[derive(Deserialize)]
-struct Address {
-    ip: String,
-}
-
-#[derive(Deserialize)]
-struct Datacenter {
-    location: Named,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
+    status: String,
+    rest: Value,
 }
 
 impl Server {
-    pub fn owner(&self) -> Option<&str> {
-        self.labels.get(OWNER).map(String::as_str)
+    pub fn read(server: &Value) -> Result<Self, pacer_backend::Error> {
+        let text = |key: &str| server[key].as_str().map(str::to_owned).ok_or_else(|| not_the_api(key));
+        let labels = server["labels"].as_object().into_iter().flatten();
+        Ok(Self {
+            id: server["id"].as_u64().ok_or_else(|| not_the_api("id"))?,
+            name: text("name")?,
+            status: text("status")?,
+            labels: labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
+            rest: server.clone(),
+        })
     }
 
     pub fn is_up(&self) -> bool {
@@ -127,41 +43,44 @@ impl Server {
         self.status == "deleting"
     }
 
-    fn state(&self) -> InstanceState {
-        match self.status.as_str() {
+    pub fn into_instance(self, settings: &Settings) -> Instance {
+        let state = match self.status.as_str() {
             "initializing" | "starting" => InstanceState::Creating,
             // Moved or rebuilt by hand: it is somebody's and it is there.
             "running" | "migrating" | "rebuilding" => InstanceState::Running,
             "stopping" | "deleting" => InstanceState::Stopping,
             "off" => InstanceState::Stopped,
             other => InstanceState::Failed(format!("Hetzner says `{other}`")),
-        }
-    }
-
-    pub fn into_instance(self, settings: &Settings) -> Instance {
-        let state = self.state();
-        let location = self.location.or(self.datacenter.map(|datacenter| datacenter.location)).map(|named| named.name);
-        let price =
-            self.server_type.as_ref().and_then(|kind| kind.price(settings, |one| location.as_deref() == Some(one)));
-        let public = self.public_net.map(|net| [net.ipv4, net.ipv6]).into_iter().flatten().flatten();
-        let mut attributes: Vec<_> = self
-            .labels
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(TAG)?.to_owned(), labels::decode(value))))
-            .collect();
-        attributes.extend(self.server_type.map(|kind| ("server-type".to_owned(), kind.name)));
-        attributes.extend(location.map(|location| ("location".to_owned(), location)));
+        };
+        let (kind, net) = (&self.rest["server_type"], &self.rest["public_net"]);
+        // In the datacenter where the description is older than 2026.
+        let places = [&self.rest["location"]["name"], &self.rest["datacenter"]["location"]["name"]];
+        let location = places.into_iter().find_map(Value::as_str);
+        let private = self.rest["private_net"].as_array().into_iter().flatten();
+        let addresses = private.chain([&net["ipv4"], &net["ipv6"]]).filter_map(|one| one["ip"].as_str());
+        let mut attributes: Vec<_> = labels::read(&self.labels, TAG).into_iter().collect();
+        attributes.extend(kind["name"].as_str().map(|name| ("server-type".to_owned(), name.to_owned())));
+        attributes.extend(location.map(|location| ("location".to_owned(), location.to_owned())));
         Instance {
             handle: self.id.to_string(),
-            name: self.name,
             owner: self.labels.get(OWNER).cloned().unwrap_or_default(),
             state,
-            addresses: self.private_net.into_iter().chain(public).map(|address| address.ip).collect(),
-            created_at_ms: time::milliseconds(&self.created),
+            addresses: addresses.map(str::to_owned).collect(),
+            created_at_ms: self.rest["created"].as_str().and_then(time::milliseconds),
             lease_until_ms: self.labels.get(LEASE).and_then(|lease| lease.parse().ok()),
             hold: self.labels.contains_key(HOLD),
-            price,
+            price: price(kind, settings, |one| location == Some(one)),
             attributes,
+            name: self.name,
         }
     }
+}
+
+/// What a server type costs in the dearest of the locations that fit.
+pub fn price(kind: &Value, settings: &Settings, fits: impl Fn(&str) -> bool) -> Option<Price> {
+    let amount = if settings.gross { "gross" } else { "net" };
+    let prices = kind["prices"].as_array()?.iter().filter(|price| price["location"].as_str().is_some_and(&fits));
+    prices
+        .filter_map(|price| Price::per_hour(price["price_hourly"][amount].as_str()?, &settings.currency))
+        .max_by_key(|price| price.micros_per_hour)
 }

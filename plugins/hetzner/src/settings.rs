@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use pacer_backend::{
-    Error, Finding, RunnerRequest,
+    Finding, RunnerRequest, log,
     settings::{pointer, schema},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{api::labels_of, labels};
+use crate::{
+    labels,
+    server::{LEASE, OWNER, TAG},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -53,41 +56,32 @@ fn yes() -> bool {
 
 impl Pool {
     /// Each type in each location, in their order.
-    pub fn places(&self) -> Vec<(&str, Option<&str>)> {
-        let locations: Vec<Option<&str>> = match self.locations.is_empty() {
-            true => vec![None],
-            false => self.locations.iter().map(|location| Some(location.as_str())).collect(),
-        };
-        let kinds = self.server_types.iter().map(String::as_str);
-        kinds.flat_map(|kind| locations.iter().map(move |location| (kind, *location)).collect::<Vec<_>>()).collect()
+    pub fn places(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let anywhere = self.locations.is_empty().then_some(None);
+        let locations = move || anywhere.into_iter().chain(self.locations.iter().map(|one| Some(one.as_str())));
+        self.server_types.iter().flat_map(move |kind| locations().map(move |location| (kind.as_str(), location)))
     }
 
-    pub fn body(
-        &self,
-        request: &RunnerRequest<Pool>,
-        data: &str,
-        kind: &str,
-        location: Option<&str>,
-    ) -> Result<Value, Error> {
-        let mut all = labels_of(&request.owner, request.lease_until_ms, &request.tags)?;
-        all.extend(self.labels.clone());
+    /// The request for a server; what is none is left to Hetzner.
+    pub fn body(&self, request: &RunnerRequest<Pool>, data: &str, kind: &str, location: Option<&str>) -> Value {
+        let mut labels = self.labels.clone();
+        labels.insert(OWNER.to_owned(), request.owner.clone());
+        labels.insert(LEASE.to_owned(), request.lease_until_ms.to_string());
+        for (key, value) in &request.tags {
+            if !labels::put(&mut labels, &format!("{TAG}{key}"), value) {
+                log!(Warn, "the tag `{}` cannot be a label and stays away", key; "runner" => request.name);
+            }
+        }
+        let firewalls: Vec<_> = self.firewalls.iter().map(|id| json!({ "firewall": id })).collect();
         let mut body = json!({
-            "name": request.name, "server_type": kind, "image": self.image, "user_data": data, "labels": all,
+            "name": request.name, "server_type": kind, "image": self.image, "user_data": data, "labels": labels,
             "start_after_create": true, "public_net": { "enable_ipv4": self.ipv4, "enable_ipv6": self.ipv6 },
+            "location": location, "ssh_keys": self.ssh_keys, "networks": self.networks, "firewalls": firewalls,
         });
-        if let Some(location) = location {
-            body["location"] = location.into();
+        if let Some(all) = body.as_object_mut() {
+            all.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
         }
-        if !self.ssh_keys.is_empty() {
-            body["ssh_keys"] = json!(self.ssh_keys);
-        }
-        if !self.networks.is_empty() {
-            body["networks"] = json!(self.networks);
-        }
-        if !self.firewalls.is_empty() {
-            body["firewalls"] = self.firewalls.iter().map(|id| json!({ "firewall": id })).collect();
-        }
-        Ok(body)
+        body
     }
 
     pub fn findings(&self) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! Against a double: Hetzner cannot be had without an account. It is written from the published description of the API and
 //! refuses what that says is refused; whether the real one does the same is not known here.
 
-use std::{cell::Cell, io::Cursor, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, io::Cursor, time::Duration};
 
 use pacer_backend::{
     Backend, Bootstrap, Call, Destruction, Error, ErrorKind, Instance, InstanceState, RunnerRequest, Severity,
@@ -41,11 +41,11 @@ impl Transport for Double {
     fn send(&self, request: &Request, _: Duration) -> Result<Response, Error> {
         assert_eq!(request.endpoint, "hetzner");
         assert!(request.headers.iter().all(|(name, _)| name != "authorization"), "the token is the host's");
-        let (status, body) = self.project.answer(request.method, &request.path, &request.body);
+        let (status, headers, body) = self.project.answer(request.method, &request.path, &request.body);
         if self.lose.take() {
             return Err(Error::unavailable("the connection was reset"));
         }
-        Ok(Response::new(request.to_string(), status, vec![], Box::new(Cursor::new(body))))
+        Ok(Response::new(request.to_string(), status, headers, Box::new(Cursor::new(body))))
     }
 }
 
@@ -152,6 +152,62 @@ fn types_and_locations_are_tried_in_order() {
 }
 
 #[test]
+fn what_is_not_to_be_had_somewhere_does_not_hide_that_the_rest_is_full() {
+    // `hel1` has no `cpx22`, `fsn1` and `nbg1` have no `cpx11`.
+    let refused = |types: &[&str], full: &[(&str, &str)]| {
+        let double = Double::default();
+        for (kind, location) in full {
+            double.project.full(kind, location);
+        }
+        let more = json!({ "server_types": types, "locations": ["fsn1", "hel1"] });
+        create(&double, "pacer-a", "app-1", more).map_err(|error| (error.kind, error.message))
+    };
+    let (kind, message) = refused(&["cpx22"], &[("cpx22", "fsn1")]).unwrap_err();
+    assert!(kind == ErrorKind::Capacity && message.contains("`cpx22` in `fsn1`"), "{message}");
+    let (kind, message) = refused(&["cpx11", "cpx22"], &[("cpx22", "fsn1")]).unwrap_err();
+    assert!(kind == ErrorKind::Capacity && message.contains("`cpx22` in `fsn1`"), "{message}");
+    let (kind, message) = refused(&["cpx11"], &[]).unwrap_err();
+    assert!(kind == ErrorKind::InvalidConfig && message.contains("`cpx11` in `fsn1`"), "the first: {message}");
+    assert!(refused(&["cpx11", "cpx22"], &[]).is_ok(), "the next place decides");
+}
+
+#[test]
+fn every_shortage_leads_to_the_next_place() {
+    for code in ["resource_unavailable", "placement_error", "no_space_left_in_location"] {
+        let double = Double::default();
+        double.project.refuse(422, code);
+        let more = json!({ "server_types": ["cx23", "cpx22"], "locations": ["fsn1", "nbg1"] });
+        let full = create(&double, "pacer-a", "app-1", more).unwrap_err();
+        assert!(full.kind == ErrorKind::Capacity && full.message.contains("`cpx22` in `nbg1`"), "{}", full.message);
+    }
+}
+
+#[test]
+fn an_empty_limit_is_waited_for_and_not_until_it_is_full() {
+    for (full_again, wait) in [(10, 10), (3000, 60)] {
+        let double = Double::default();
+        double.project.full_again_in(full_again);
+        double.project.refuse(429, "rate_limit_exceeded");
+        let refused = create(&double, "pacer-a", "app-1", json!({})).unwrap_err();
+        let told = refused.retry_after_ms.unwrap() / 1000;
+        assert!(refused.kind == ErrorKind::RateLimited && (wait - 5..=wait).contains(&told), "{told} s");
+        double.project.refuse(500, "server_error");
+        assert_eq!(create(&double, "pacer-a", "app-1", json!({})).unwrap_err().retry_after_ms, None);
+    }
+}
+
+#[test]
+fn a_locked_server_is_taken_down_a_little_later() {
+    let double = Double::default();
+    let made = create(&double, "pacer-a", "app-1", json!({ "firewalls": [7] })).unwrap();
+    double.project.lock(made.handle.parse().unwrap(), 1);
+    let locked = with(&double, |call| Hetzner::destroy(call, &made.handle, 0)).unwrap_err();
+    assert_eq!(locked.kind, ErrorKind::Unavailable, "{}", locked.message);
+    gone(&double, &made.handle, 0);
+    assert_eq!(double.left(), 0);
+}
+
+#[test]
 fn refusals_are_of_a_kind_and_the_bootstrap_is_in_none() {
     for (status, code, kind) in [
         (401, "unauthorized", ErrorKind::Unauthorized),
@@ -211,14 +267,31 @@ fn settings_that_cannot_work_are_found() {
 }
 
 #[test]
+fn a_long_target_comes_back_whole() {
+    let double = Double::default();
+    let target = format!("repo:{}/{}", "o".repeat(39), "long-name.".repeat(9) + "_repository");
+    let mut asked = request("pacer-a", "app-1", json!({}));
+    asked.tags = vec![("target".into(), target.clone()), ("pool".into(), "/".into())];
+    let made = with(&double, |call| Hetzner::create(call, asked)).unwrap();
+    let of = |key: &str| made.attributes.iter().find(|(one, _)| one == key).map(|(_, value)| value.as_str());
+    assert_eq!((of("target"), of("pool")), (Some(target.as_str()), None));
+}
+
+#[test]
 fn a_tag_comes_back_as_it_was_or_not_at_all() {
-    for text in ["app", "repo:octocat/hello-world", "org:acme", "a_b", "ü.ü", "a_", "", "/a", &"x".repeat(64)] {
-        match labels::encode(text) {
-            Some(label) => assert!(labels::is_value(&label) && labels::decode(&label) == text, "{text}: {label}"),
-            None => assert!(text.is_empty() || text.starts_with(['ü', '/']) || text.len() > 63, "{text}"),
+    let long = "x".repeat(64);
+    for text in ["app", "repo:octocat/hello-world", "org:acme", "a_b", "ü.ü", "a_", "", "/a", "a-", &long, "a%41"] {
+        let mut all = BTreeMap::new();
+        let is_put = labels::put(&mut all, "t.key", text);
+        assert!(all.iter().all(|(key, value)| labels::is_value(key) && labels::is_value(value)), "{all:?}");
+        let read = labels::read(&all, "t.").remove("key");
+        match is_put {
+            true => assert_eq!(read.as_deref().unwrap_or_default(), text),
+            false => assert!(read.is_none() && ["ü.ü", "/a", "a-"].contains(&text), "{text}: {all:?}"),
         }
     }
     for theirs in ["a_b", "a_", "a_zz", "a_ff"] {
-        assert_eq!(labels::decode(theirs), theirs, "what is no code stays as it is");
+        let all = BTreeMap::from([("t.key".to_owned(), theirs.to_owned())]);
+        assert_eq!(labels::read(&all, "t.")["key"], theirs, "what is no code stays as it is");
     }
 }
