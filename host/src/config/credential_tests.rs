@@ -127,36 +127,3 @@ fn secrets_are_all_that_must_be_seen_nowhere() {
     let debug = format!("{:?}", proxied.backends);
     assert!(!debug.contains("s3cret"), "{debug}");
 }
-
-/// The page shows pieces of a configuration; each is put where it belongs.
-#[test]
-fn what_the_documentation_shows_loads() {
-    let page = include_str!("../../../docs/backends/endpoints.md");
-    let mut fixture = Fixture::new();
-    for variable in ["CLOUD_TOKEN", "CLIENT_SECRET", "PROXY_PASSWORD"] {
-        fixture.env.insert(variable.to_owned(), "s3cret".to_owned());
-    }
-    for file in ["api.token", "api.key", "password"] {
-        fixture.write(file, "s3cret", 0o400);
-    }
-    let certified = rcgen::generate_simple_self_signed(["pacer".to_owned()]).unwrap();
-    for file in ["api-ca.pem", "engine-ca.pem", "engine-client.pem"] {
-        fixture.write(file, &certified.cert.pem(), 0o400);
-    }
-    fixture.write("engine-client-key.pem", &certified.signing_key.serialize_pem(), 0o400);
-    let shown: Vec<&str> = page.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
-    assert_eq!(shown.len(), 9);
-    for yaml in shown {
-        let indented = |by: usize| yaml.replace('\n', &format!("\n{}", " ".repeat(by)));
-        let backends = match yaml.split_once(':').unwrap().0 {
-            "backends" => yaml.to_owned(),
-            "engine" => format!("backends:\n  b:\n    plugin: d\n    endpoints:\n      {}\n", indented(6)),
-            _ => format!(
-                "backends:\n  b:\n    plugin: d\n    endpoints:\n      e:\n        url: 'https://x'\n        {}\n",
-                indented(8)
-            ),
-        };
-        let config = fixture.load(&format!("{GITHUB}auth: {{ disabled: true }}\n{backends}"));
-        assert!(config.is_ok(), "{}\n{backends}", config.unwrap_err());
-    }
-}

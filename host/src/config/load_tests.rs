@@ -439,6 +439,9 @@ fn a_trusted_proxy_is_a_network() {
 #[path = "credential_tests.rs"]
 mod credentials;
 
+#[path = "documents_tests.rs"]
+mod documents;
+
 #[test]
 fn a_pool_says_when_it_is_warm() {
     let pool = |more: &str| format!("{GITHUB}{REST}{PROJECT}      - {{ name: vm, backend: engine, {more} }}\n");
