@@ -135,7 +135,7 @@ fn inspect(
     out: &mut dyn Write,
 ) -> anyhow::Result<Outcome> {
     let cache = tempfile::tempdir()?;
-    let limits = crate::config::PluginLimits::default();
+    let limits = config.map_or_else(crate::config::PluginLimits::default, |config| config.plugins.limits.clone());
     let inspection = super::block_on(async {
         let inspected = plugins::inspect(file, &limits, &cache.path().join("code"), tools.compiler).await;
         inspected.map_err(|error| anyhow::anyhow!(error.chain()))
@@ -189,8 +189,8 @@ fn show(inspection: &Inspection, out: &mut dyn Write) -> std::io::Result<()> {
             )?;
         }
         for (title, schema) in [
-            ("settings of the backend", &description.settings_schema),
-            ("settings of a pool", &description.pool_schema),
+            ("settings of the backend", description.settings_schema.json()),
+            ("settings of a pool", description.pool_schema.json()),
         ] {
             writeln!(out, "{title}")?;
             settings(schema, out)?;

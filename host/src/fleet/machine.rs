@@ -63,7 +63,7 @@ pub(super) struct Start {
 
 impl Executor {
     pub(super) async fn way(&self, runner: &Runner, pool: &Pool) -> Result<Way, Failure> {
-        let described = self.parts.backends.described(&runner.backend, pool.timeouts.create).await;
+        let described = self.parts.backends.fit(&runner.backend, &pool.settings, pool.timeouts.create).await;
         let described = described.map_err(Failure::Backend)?;
         way(&pool.bootstrap, &described.bootstraps).map_err(|message| {
             Failure::Backend(BackendError {

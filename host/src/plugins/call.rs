@@ -4,15 +4,15 @@
 //! poison a store, harm one call. Two clocks bound it: the deadline counts what it waits, epochs what it computes.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::Serialize;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
@@ -21,14 +21,17 @@ use wasmtime::{Store, Trap};
 
 use super::{
     bindings::{Backend, pacer::backend::model as wire},
-    breaker::Breaker,
-    cache::Cache,
     convert,
     egress::{CallEgress, Egress},
+    held::{self, HOSTCALL_BYTES},
     load::Linked,
     log::CallLog,
+    memory::{Memory, Turn},
+    meter::Meter,
     model::{BackendError, ErrorKind},
-    state::{Budget, CallParts, Exceeded, HOSTCALL_BYTES, State},
+    redact::Secrets,
+    state::{Budget, CallParts, Exceeded, Reserved, State},
+    stats::{OperationStats, Stats},
 };
 use crate::{
     clock::SharedClock,
@@ -42,14 +45,13 @@ const LIVE_STORES: usize = 2_000;
 const SHOWN_TAIL: usize = 2_000;
 /// How the engine says that more passed the wall than [`HOSTCALL_BYTES`].
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls";
-/// Durations kept of each operation, for the quantiles that people see.
-const KEPT_DURATIONS: usize = 256;
 
 /// What all calls share.
 pub(super) struct Shared {
     pub engine: wasmtime::Engine,
     pub clock: SharedClock,
     pub budget: Arc<Budget>,
+    total_memory: u64,
     live: Semaphore,
     calls: AtomicU64,
 }
@@ -60,6 +62,7 @@ impl Shared {
             engine,
             clock,
             budget: Budget::new(total_memory),
+            total_memory,
             live: Semaphore::new(LIVE_STORES),
             calls: AtomicU64::new(0),
         }
@@ -71,12 +74,10 @@ pub(super) struct Lane {
     pub name: BackendName,
     pub limits: PluginLimits,
     pub egress: Arc<Egress>,
-    cache: Mutex<Arc<Mutex<Cache>>>,
-    breaker: Mutex<Breaker>,
     /// Why what is behind its endpoints could not be used, as the last call found. No fault of the component.
     unusable: Mutex<Option<String>>,
     turns: Semaphore,
-    stats: Mutex<BTreeMap<&'static str, Durations>>,
+    stats: Mutex<Stats>,
 }
 
 /// What a call is about.
@@ -88,49 +89,30 @@ pub(super) struct About {
     pub deadline: Duration,
 }
 
-/// How an operation has been doing.
-#[derive(Debug, Clone, Serialize)]
-pub struct OperationStats {
-    pub operation: &'static str,
-    pub calls: u64,
-    pub errors: u64,
-    /// Of the last calls.
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-}
-
-#[derive(Default)]
-struct Durations {
-    calls: u64,
-    errors: u64,
-    last: std::collections::VecDeque<Duration>,
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lane {
-    pub fn new(name: BackendName, limits: PluginLimits, egress: Egress) -> Self {
+    pub fn new(name: BackendName, limits: PluginLimits, egress: Arc<Egress>) -> Self {
         Self {
             name,
             turns: Semaphore::new(limits.concurrency as usize),
             limits,
-            egress: Arc::new(egress),
-            cache: Mutex::default(),
-            breaker: Mutex::default(),
+            egress,
             unusable: Mutex::default(),
             stats: Mutex::default(),
         }
     }
 
+    /// For a component that is tried: nothing that it does counts for the one in force.
+    pub fn beside(&self) -> Self {
+        Self::new(self.name.clone(), self.limits.clone(), self.egress.clone())
+    }
+
     /// The last fault of the component, or why what it speaks to could not be used; and whether the circuit is open.
-    pub fn trouble(&self) -> Option<(bool, String)> {
-        let breaker = locked(&self.breaker);
-        match breaker.trouble() {
-            Some(fault) => Some((breaker.open_until().is_some(), fault.to_owned())),
-            None => locked(&self.unusable).clone().map(|reason| (false, reason)),
-        }
+    pub fn trouble(&self, memory: &Memory) -> Option<(bool, String)> {
+        memory.fault().or_else(|| locked(&self.unusable).clone().map(|reason| (false, reason)))
     }
 
     /// Keeps whether the engine can be used, for those who look. What a component says without asking it proves
@@ -161,8 +143,7 @@ impl Lane {
     }
 
     pub fn stats(&self) -> Vec<OperationStats> {
-        let stats = locked(&self.stats);
-        stats.iter().map(|(operation, durations)| durations.summary(operation)).collect()
+        locked(&self.stats).summaries()
     }
 
     /// Calls of this backend under way.
@@ -193,7 +174,7 @@ impl Lane {
             .increment(1);
         }
         self.remember(about.operation, &outcome);
-        locked(&self.stats).entry(about.operation).or_default().record(took, outcome.is_err());
+        locked(&self.stats).record(about.operation, took, outcome.is_err());
         outcome
     }
 
@@ -211,19 +192,8 @@ impl Lane {
             + Send,
     {
         let deadline = started + about.deadline;
-        let wait = locked(&self.breaker).admit(shared.clock.now());
-        if let Err(wait) = wait {
-            let trouble = self.trouble().map(|(_, trouble)| trouble).unwrap_or_default();
-            let mut error = self.error(
-                ErrorKind::Unavailable,
-                format!("it is not called for {} s because it keeps breaking: {trouble}", wait.as_secs().max(1)),
-            );
-            error.retry_after = Some(wait);
-            error.asked = false;
-            return Err(error);
-        }
-        let permits = self.permits(shared, deadline).await;
-        let _permits = permits.map_err(|error| BackendError { asked: false, ..error })?;
+        let turn = self.turn(&linked.memory, shared.clock.now())?;
+        let (_permits, reserved) = self.permits(shared, about, deadline).await?;
         let number = shared.calls.fetch_add(1, Ordering::Relaxed);
         let info = CallInfo {
             operation_id: format!("{:x}-{number}", std::process::id()),
@@ -235,18 +205,22 @@ impl Lane {
             about.operation,
             info.operation_id.clone(),
             about.runner.clone(),
-            about.secrets.clone(),
+            Secrets::new(self.egress.secrets(), about.secrets.clone()),
             self.limits.log_size,
         );
-        let cache = locked(&self.cache).clone();
         let egress = CallEgress::new(self.egress.clone(), deadline, log.clone());
-        let parts = CallParts { egress, log: log.clone(), cache, budget: shared.budget.clone() };
+        let meter = Meter::default();
+        let cache = linked.memory.cache.clone();
+        let parts = CallParts { egress, log: log.clone(), cache, reserved, meter: meter.clone() };
         let mut store = State::store(&shared.engine, &self.limits, parts);
-        let whole = async {
-            let backend = linked.pre.instantiate_async(&mut store).await?;
-            work(&backend, &mut store, info).await
+        let outcome = {
+            let whole = async {
+                let backend = linked.pre.instantiate_async(&mut store).await?;
+                work(&backend, &mut store, info).await
+            };
+            tokio::pin!(whole);
+            timeout_at(deadline, poll_fn(|context| meter.drive(|| whole.as_mut().poll(context)))).await
         };
-        let outcome = timeout_at(deadline, whole).await;
         store.data().finish_output();
         if log.dropped() > 0 {
             tracing::info!(
@@ -255,33 +229,56 @@ impl Lane {
                 log.dropped(), self.limits.log_size, self.name, super::log::LINES
             );
         }
-        self.judge(shared, about, &store, &log, outcome)
+        self.judge(shared, turn, about, &store, &log, outcome)
     }
 
+    /// Unless the circuit is open.
+    fn turn(&self, memory: &Memory, now: Timestamp) -> Result<Turn, BackendError> {
+        memory.admit(now).map_err(|wait| {
+            let trouble = memory.fault().map(|(_, trouble)| trouble).unwrap_or_default();
+            let seconds = wait.as_secs().max(1);
+            let message = format!("it is not called for {seconds} s because it keeps breaking: {trouble}");
+            BackendError { retry_after: Some(wait), asked: false, ..self.error(ErrorKind::Unavailable, message) }
+        })
+    }
+
+    /// A place among the calls of this backend and of all, and room for what the host may come to hold for it.
     async fn permits<'a>(
         &'a self,
         shared: &'a Shared,
+        about: &About,
         deadline: Instant,
-    ) -> Result<(SemaphorePermit<'a>, SemaphorePermit<'a>), BackendError> {
+    ) -> Result<([SemaphorePermit<'a>; 2], Reserved), BackendError> {
+        let refused = |message: String| {
+            let message = format!("`{}` was not begun: {message}", about.operation);
+            BackendError { asked: false, ..self.error(ErrorKind::Unavailable, message) }
+        };
         let both =
-            async { Ok::<_, tokio::sync::AcquireError>((self.turns.acquire().await?, shared.live.acquire().await?)) };
-        match timeout_at(deadline, both).await {
-            Ok(Ok(permits)) => Ok(permits),
-            Ok(Err(_)) => Err(self.error(ErrorKind::Unavailable, "the server is stopping")),
-            Err(_) => Err(self.error(
-                ErrorKind::Unavailable,
-                format!(
+            async { Ok::<_, tokio::sync::AcquireError>([self.turns.acquire().await?, shared.live.acquire().await?]) };
+        let permits = match timeout_at(deadline, both).await {
+            Ok(Ok(permits)) => permits,
+            Ok(Err(_)) => return Err(refused("the server is stopping".to_owned())),
+            Err(_) => {
+                return Err(refused(format!(
                     "all of its {} calls at once are taken; raise `backends.{}.limits.concurrency` if it can do more",
                     self.limits.concurrency, self.name
-                ),
-            )),
+                )));
+            }
+        };
+        let held = held::at_most(&self.limits);
+        let exceeded = |_| refused(shared.budget.exceeded().told(&self.name));
+        if held > shared.total_memory {
+            return Err(exceeded(()));
         }
+        let reserved = timeout_at(deadline, shared.budget.reserve(held)).await;
+        Ok((permits, reserved.map_err(|_| exceeded(()))?))
     }
 
     /// Tells apart what the component said, what it did wrong, and what it ran into.
     fn judge<R>(
         &self,
         shared: &Shared,
+        turn: Turn,
         about: &About,
         store: &Store<State>,
         log: &CallLog,
@@ -289,19 +286,36 @@ impl Lane {
     ) -> Result<R, BackendError> {
         let fault = match outcome {
             Ok(Ok(Answer::Fine(value))) => {
-                locked(&self.breaker).worked();
+                turn.worked();
                 return Ok(value);
             }
             // Its own word, good or bad, means that the component works.
             Ok(Ok(Answer::Error(error))) => {
-                locked(&self.breaker).worked();
-                return Err(convert::error(self.name.as_str(), error, |text| log.redact(text)));
+                turn.worked();
+                return Err(convert::error(self.name.as_str(), &error, &|text, longest| {
+                    log.redact_up_to(text, longest)
+                }));
             }
             Ok(Ok(Answer::Nonsense(what))) => self.error(
                 ErrorKind::Internal,
-                format!("`{}` answered nonsense: {}", about.operation, shown_up_to(&log.redact(&what), SHOWN_TAIL)),
+                format!(
+                    "`{}` answered nonsense: {}",
+                    about.operation,
+                    shown_up_to(&log.redact_up_to(&what, SHOWN_TAIL), SHOWN_TAIL)
+                ),
             ),
-            Ok(Err(trap)) => self.error(ErrorKind::Internal, self.trap(about, store, log, &trap)),
+            Ok(Err(trap)) => {
+                let exceeded = exceeded(store, &trap);
+                let message = self.trap(about, log, &trap, exceeded);
+                match exceeded {
+                    // Others took it: the component did nothing wrong, and nothing at all unless it asked somebody.
+                    Some(Exceeded::TotalMemory(_)) => {
+                        let error = self.error(ErrorKind::Unavailable, message);
+                        return Err(BackendError { asked: store.data().reached_out(), ..error });
+                    }
+                    Some(Exceeded::Memory(_) | Exceeded::Cpu { .. }) | None => self.error(ErrorKind::Internal, message),
+                }
+            }
             // An engine that hangs is no fault of the component.
             Err(_) => {
                 return Err(self.error(
@@ -313,16 +327,12 @@ impl Lane {
                 ));
             }
         };
-        locked(&self.breaker).broke(shared.clock.now(), &fault.message);
+        turn.broke(shared.clock.now(), &fault.message);
         Err(fault)
     }
 
-    fn trap(&self, about: &About, store: &Store<State>, log: &CallLog, trap: &wasmtime::Error) -> String {
-        // A refused growth ends a component by its own abort; any other trap has another cause.
+    fn trap(&self, about: &About, log: &CallLog, trap: &wasmtime::Error, exceeded: Option<Exceeded>) -> String {
         let kind = trap.downcast_ref::<Trap>();
-        let aborted = kind.is_none_or(|trap| *trap == Trap::UnreachableCodeReached);
-        let refused = store.data().exceeded().filter(|_| aborted);
-        let exceeded = trap.downcast_ref::<Exceeded>().copied().or(refused);
         let mut text = match (exceeded, kind) {
             (Some(exceeded), _) => {
                 format!("`{}` was ended: {}", about.operation, exceeded.told(&self.name))
@@ -335,7 +345,7 @@ impl Lane {
                 } else {
                     String::new()
                 };
-                format!("`{}` broke: {}{limit}", about.operation, log.redact(&cause))
+                format!("`{}` broke: {}{limit}", about.operation, log.redact_up_to(&cause, SHOWN_TAIL))
             }
         };
         let tail = log.tail();
@@ -346,31 +356,11 @@ impl Lane {
     }
 }
 
-impl Durations {
-    fn record(&mut self, took: Duration, failed: bool) {
-        self.calls += 1;
-        self.errors += u64::from(failed);
-        if self.last.len() == KEPT_DURATIONS {
-            self.last.pop_front();
-        }
-        self.last.push_back(took);
-    }
-
-    fn summary(&self, operation: &'static str) -> OperationStats {
-        let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
-        sorted.sort_unstable();
-        let quantile = |part: f64| {
-            let index = ((sorted.len() as f64 - 1.0).max(0.0) * part).round() as usize;
-            sorted.get(index).map_or(0.0, |took| took.as_secs_f64() * 1000.0)
-        };
-        OperationStats {
-            operation,
-            calls: self.calls,
-            errors: self.errors,
-            p50_ms: quantile(0.5),
-            p99_ms: quantile(0.99),
-        }
-    }
+/// The limit that ended a call, if one did.
+fn exceeded(store: &Store<State>, trap: &wasmtime::Error) -> Option<Exceeded> {
+    // A refused growth ends a component by its own abort; any other trap has another cause.
+    let aborted = trap.downcast_ref::<Trap>().is_none_or(|trap| *trap == Trap::UnreachableCodeReached);
+    trap.downcast_ref::<Exceeded>().copied().or(store.data().exceeded().filter(|_| aborted))
 }
 
 /// What a component may know about the call it is in.

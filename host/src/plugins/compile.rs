@@ -17,7 +17,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit};
 use tempfile::TempPath;
-use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+use tokio::{io::AsyncWriteExt as _, process::Command, sync::Semaphore, time::timeout};
 use wasmtime::{Engine, component::Component};
 
 use super::{PluginError, engine, load::Wasm};
@@ -28,6 +28,11 @@ const ADDRESS_SPACE: u64 = 4 << 30;
 const CPU_SECONDS: u64 = 240;
 /// Longer than the limit on the CPU allows on one busy core.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Components whose code is kept: more than a configuration has backends, with the versions before.
+const KEPT: usize = 32;
+/// How the files of the cache are called: whole ones at the end, others at the beginning.
+const CODE: &str = ".cwasm";
+const PART: &str = ".compiling-";
 /// What is read of a child's complaint.
 const COMPLAINT: usize = 2_000;
 
@@ -47,24 +52,32 @@ impl Compiler {
     }
 }
 
-/// The compiled form of a component, from the cache or compiled now.
+/// The compiled form of a component, from the cache or compiled now, when it is its turn.
 pub(super) async fn compiled(
     engine: &Engine,
     compiler: &Compiler,
     cache_dir: &Path,
     wasm: &Wasm,
+    turn: &Semaphore,
 ) -> Result<Component, PluginError> {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    let file = cache_dir.join(format!("{}-{:016x}.cwasm", wasm.digest, hasher.finish()));
-    let cached = aside({
+    let suffix = format!("-{:016x}.cwasm", hasher.finish());
+    let file = cache_dir.join(format!("{}{suffix}", wasm.digest));
+    let look = || {
         let (engine, dir, file) = (engine.clone(), cache_dir.to_owned(), file.clone());
-        move || cached(&engine, &dir, &file)
-    });
-    let part = match cached.await? {
-        Cached::Usable(component) => return Ok(component),
-        Cached::Nothing(part) => part,
+        aside(move || cached(&engine, &dir, &file))
     };
+    if let Some(component) = look().await? {
+        return Ok(component);
+    }
+    let _turn = turn.acquire().await.map_err(|_| PluginError::Engine("it is shutting down".to_owned()))?;
+    // Another backend of the same component may have been before.
+    if let Some(component) = look().await? {
+        return Ok(component);
+    }
+    let dir = cache_dir.to_owned();
+    let part = aside(move || part(&dir)).await?;
     let path = wasm.path.clone();
     let refused = move |reason: String| PluginError::Compile { path: path.clone(), reason };
     match compiler {
@@ -79,38 +92,61 @@ pub(super) async fn compiled(
         }
         Compiler::Child(program) => in_child(program, &wasm.bytes, &part, &refused).await?,
     }
-    let engine = engine.clone();
+    let (engine, dir) = (engine.clone(), cache_dir.to_owned());
     aside(move || {
         part.persist(&file)
             .map_err(|error| PluginError::Io { what: format!("write {}", file.display()), source: error.error })?;
-        map(&engine, &file).map_err(|error| refused(format!("{error:#}")))
+        let component = map(&engine, &file).map_err(|error| refused(format!("{error:#}")))?;
+        tidy(&dir, &suffix);
+        Ok(component)
     })
     .await
 }
 
-/// What the cache has.
-enum Cached {
-    Usable(Component),
-    /// A file in the cache to compile into.
-    Nothing(TempPath),
+/// What the cache has, if that is usable.
+fn cached(engine: &Engine, dir: &Path, file: &Path) -> Result<Option<Component>, PluginError> {
+    own_directory(dir)?;
+    if !file.exists() {
+        return Ok(None);
+    }
+    Ok(map(engine, file)
+        // Written by a version that hashed alike and compiled otherwise, or cut off: made anew.
+        .inspect_err(|error| {
+            tracing::warn!(file = %file.display(), "compiled code is not usable, compiling again: {error:#}");
+        })
+        .ok())
 }
 
-fn cached(engine: &Engine, dir: &Path, file: &Path) -> Result<Cached, PluginError> {
-    own_directory(dir)?;
-    if file.exists() {
-        match map(engine, file) {
-            Ok(component) => return Ok(Cached::Usable(component)),
-            // Written by a version that hashed alike and compiled otherwise, or cut off: made anew.
-            Err(error) => {
-                tracing::warn!(file = %file.display(), "compiled code is not usable, compiling again: {error:#}")
-            }
+/// A file in the cache to compile into.
+fn part(dir: &Path) -> Result<TempPath, PluginError> {
+    let part = tempfile::Builder::new().prefix(PART).tempfile_in(dir);
+    Ok(part.map_err(PluginError::io(format!("write to {}", dir.display())))?.into_temp_path())
+}
+
+/// Removes what nobody will use again: code for another engine, all but the newest, and what a compiler that was
+/// killed left behind. What is in use stays in memory without its file.
+fn tidy(dir: &Path, suffix: &str) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let known = entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())));
+    let mut known: Vec<_> = known.collect();
+    known.sort();
+    // The newest was written just now.
+    let Some(now) = known.last().map(|(at, _)| *at) else { return };
+    let mut kept = 0;
+    for (at, path) in known.into_iter().rev() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let age = now.duration_since(at).unwrap_or_default();
+        let over = if name.ends_with(suffix) {
+            kept += 1;
+            kept > KEPT
+        } else {
+            name.ends_with(CODE) || (name.starts_with(PART) && age > 2 * PATIENCE)
+        };
+        if over {
+            // Somebody else may have been faster.
+            let _ = fs::remove_file(&path);
         }
     }
-    let part = tempfile::Builder::new()
-        .prefix(".compiling-")
-        .tempfile_in(dir)
-        .map_err(PluginError::io(format!("write to {}", dir.display())))?;
-    Ok(Cached::Nothing(part.into_temp_path()))
 }
 
 /// Runs what blocks where it holds up nobody.
@@ -200,17 +236,26 @@ fn own_directory(dir: &Path) -> Result<(), PluginError> {
     }
     if meta.mode() & 0o077 != 0 {
         return Err(unusable(format!(
-            "others may use it (mode {:o}); it holds native code that pacer runs: chmod 700 it",
+            "others may use it (mode {:o}), and it holds native code that pacer runs: empty it and chmod 700 it",
             meta.mode() & 0o777
         )));
     }
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "compiled code can only be mapped by promising that it is ours")]
 fn map(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
+    let meta = fs::symlink_metadata(file)?;
+    // Whoever could write to the directory before it was closed may have left a file of their own.
+    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+        return Err(wasmtime::Error::msg("it is not a file that only this user can write"));
+    }
+    deserialize(engine, file)
+}
+
+#[expect(unsafe_code, reason = "compiled code can only be mapped by promising that it is ours")]
+fn deserialize(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the file is native code that this program's own compiler wrote, renamed into place whole and never
-    // changed after. It lies in a directory that `own_directory` found to be ours and closed to everybody else.
+    // changed after: nobody else can write to it, nor to its directory, which `own_directory` found to be ours.
     unsafe { Component::deserialize_file(engine, file) }
 }
 
@@ -228,6 +273,48 @@ mod tests {
         assert!(error.contains("chmod 700"), "{error}");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         own_directory(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_nobody_will_use_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, age: u64| {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            let now = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(now - Duration::from_secs(age)).unwrap();
+        };
+        for n in 0..KEPT as u64 + 3 {
+            write(&format!("{n}-ours.cwasm"), 100 * n);
+        }
+        write("0-other.cwasm", 0);
+        write(".compiling-now", 0);
+        write(".compiling-killed", 3 * PATIENCE.as_secs());
+        write("notes", 1_000_000);
+        tidy(dir.path(), "-ours.cwasm");
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let mut expected: Vec<std::ffi::OsString> = (0..KEPT).map(|n| format!("{n}-ours.cwasm").into()).collect();
+        expected.extend([".compiling-now".into(), "notes".into()]);
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine::start().unwrap();
+        let file = dir.path().join("x.cwasm");
+        fs::write(&file, engine.precompile_component(b"\0asm\x0d\0\x01\0").unwrap()).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        map(&engine, &file).unwrap();
+        for mode in [0o620, 0o602] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(map(&engine, &file).err().unwrap().to_string().contains("only this user"), "{mode:o}");
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let link = dir.path().join("link.cwasm");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(map(&engine, &link).err().unwrap().to_string().contains("only this user"));
     }
 
     #[test]

@@ -1,28 +1,37 @@
 //! The backends of the configuration, each with the component in force.
 
+mod loading;
 mod operations;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use secrecy::SecretString;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use wasmtime::component::Linker;
 
+use self::loading::Watched;
 use super::{
     Compiler, PluginError,
     bindings::pacer::backend::model as wire,
-    call::{About, Answer, CallInfo, Lane, OperationStats, Shared},
+    call::{About, Answer, CallInfo, Lane, Shared},
     convert,
     egress::Egress,
     engine,
     grant::{Grant, grants},
-    load::{self, Linked, Loaded},
+    load::{Linked, Loaded},
     model::{BackendError, Description, ErrorKind},
     state::{self, State},
+    stats::OperationStats,
 };
 use crate::{
     clock::SharedClock,
@@ -35,10 +44,16 @@ const DESCRIBE: Duration = Duration::from_secs(30);
 
 /// The plugin host. Dropping it ends nothing that is under way.
 pub struct Host {
+    config: Arc<Config>,
     shared: Arc<Shared>,
     linker: Linker<State>,
+    compiler: Compiler,
+    /// Held by who compiles: compilers are large.
+    compiling: Semaphore,
     slots: BTreeMap<BackendName, Arc<Slot>>,
     tasks: TaskTracker,
+    stopping: CancellationToken,
+    _stop: DropGuard,
 }
 
 /// A backend of the configuration.
@@ -46,6 +61,11 @@ struct Slot {
     config: Arc<config::Backend>,
     lane: Lane,
     component: watch::Sender<Component>,
+    watched: tokio::sync::Mutex<Watched>,
+    /// Why what is in force is not what lies in `plugins.dir`.
+    kept: Mutex<Option<String>>,
+    /// Why no component could be called, whatever it was.
+    unusable: Option<PluginError>,
 }
 
 /// The component of a backend.
@@ -100,47 +120,22 @@ impl Host {
         let engine = engine::start()?;
         let linker = state::linker(&engine).map_err(PluginError::engine)?;
         let shared = Arc::new(Shared::new(engine, clock, config.plugins.limits.total_memory));
-        let tasks = TaskTracker::new();
-        let mut slots = BTreeMap::new();
-        for (name, backend) in &config.backends {
-            let egress = Egress::new(backend, &shared.clock, tasks.clone())?;
-            let lane = Lane::new(name.clone(), backend.limits.clone(), egress);
-            let (component, _) = watch::channel(Component::Loading);
-            slots.insert(name.clone(), Arc::new(Slot { config: backend.clone(), lane, component }));
-        }
-        let host = Arc::new(Self { shared, linker, slots, tasks });
-        let turn = Arc::new(Semaphore::new(1));
-        for slot in host.slots.values() {
-            let (host, config, compiler, turn) = (host.clone(), config.clone(), compiler.clone(), turn.clone());
-            let slot = slot.clone();
-            host.tasks.clone().spawn(async move {
-                let outcome = host.load(&slot, &config, &compiler, &turn).await;
-                slot.settle(outcome);
-            });
-        }
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let slot = |backend: &Arc<config::Backend>| Arc::new(Slot::new(backend, &shared.clock, &tasks));
+        let slots = config.backends.iter().map(|(name, backend)| (name.clone(), slot(backend))).collect();
+        let host = Arc::new(Self {
+            config: config.clone(),
+            shared,
+            linker,
+            compiler,
+            compiling: Semaphore::new(1),
+            slots,
+            tasks,
+            _stop: stopping.clone().drop_guard(),
+            stopping,
+        });
+        host.begin();
         Ok(host)
-    }
-
-    async fn load(
-        &self,
-        slot: &Slot,
-        config: &Config,
-        compiler: &Compiler,
-        turn: &Semaphore,
-    ) -> Result<Loaded, PluginError> {
-        let path = config.plugins.dir.join(format!("{}.wasm", slot.config.plugin));
-        let (limit, file) = (slot.lane.limits.file_size, path.clone());
-        let wasm = tokio::task::spawn_blocking(move || load::read(&file, limit))
-            .await
-            .map_err(|error| PluginError::Engine(error.to_string()))??;
-        load::check_digest(&wasm, slot.config.digest.as_deref())?;
-        load::check_kind(&wasm)?;
-        let component = load::compile(&self.shared.engine, compiler, &config.plugins.cache_dir, &wasm, turn).await?;
-        let linked = load::link(&self.linker, &component, &wasm)?;
-        let described = describe(&slot.lane, &self.shared, &linked).await;
-        let description =
-            described.map_err(|error| PluginError::Describe { path: path.clone(), reason: error.message })?;
-        Ok(Loaded { linked, description: Arc::new(description) })
     }
 
     /// The backends as they are now, in the order of their names.
@@ -162,13 +157,6 @@ impl Host {
         self.shared.budget.used()
     }
 
-    pub(super) fn slot_description(&self, name: &BackendName) -> Option<Arc<Description>> {
-        match &*self.slots.get(name)?.component.borrow() {
-            Component::InForce(loaded) => Some(loaded.description.clone()),
-            Component::Loading | Component::Refused(_) => None,
-        }
-    }
-
     fn slot(&self, name: &BackendName) -> Result<&Arc<Slot>, BackendError> {
         self.slots.get(name).ok_or_else(|| BackendError {
             kind: ErrorKind::InvalidConfig,
@@ -176,6 +164,30 @@ impl Host {
             retry_after: None,
             asked: false,
         })
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// A backend and its component, or why it has none.
+    pub(super) fn loaded(&self, name: &BackendName) -> Result<(&Lane, Arc<Loaded>), String> {
+        let slot = self.slots.get(name).ok_or("it is not known to this host")?;
+        match &*slot.component.borrow() {
+            Component::InForce(loaded) => Ok((&slot.lane, loaded.clone())),
+            Component::Refused(reason) => Err(format!("it cannot be loaded: {reason}")),
+            Component::Loading => Err("it is not loaded yet".to_owned()),
+        }
+    }
+
+    /// A backend, its settings and its component; waits for one that is still loading.
+    pub(super) async fn in_force(
+        &self,
+        name: &BackendName,
+        deadline: Duration,
+    ) -> Result<(&Lane, &serde_json::Value, Arc<Loaded>), BackendError> {
+        let slot = self.slot(name)?;
+        Ok((&slot.lane, &slot.config.settings, slot.loaded(deadline).await?))
     }
 
     /// Calls an operation of the component in force; waits for one that is still loading.
@@ -197,15 +209,13 @@ impl Host {
             ) -> BoxFuture<'a, wasmtime::Result<Answer<R>>>
             + Send,
     {
-        let slot = self.slot(name)?;
-        let loaded = slot.loaded(deadline).await?;
+        let (lane, settings, loaded) = self.in_force(name, deadline).await?;
         let about = About { operation, runner, secrets, deadline };
-        let settings = slot.config.settings.to_string();
-        slot.lane
-            .call(&self.shared, &loaded.linked, about, move |backend, store, info| {
-                work(backend, store, context(info, settings))
-            })
-            .await
+        let settings = settings.to_string();
+        lane.call(&self.shared, &loaded.linked, about, move |backend, store, info| {
+            work(backend, store, context(info, settings))
+        })
+        .await
     }
 }
 
@@ -225,7 +235,7 @@ pub(super) async fn describe(lane: &Lane, shared: &Shared, linked: &Linked) -> R
     lane.call(shared, linked, about, |backend, store, _| {
         async move {
             let description = backend.pacer_backend_provisioner().call_describe(&mut *store).await?;
-            Ok(match convert::description(description, |text| store.data().redact(text)) {
+            Ok(match convert::description(description, &|text, longest| store.data().redact(text, longest)) {
                 Ok(description) => Answer::Fine(description),
                 Err(what) => Answer::Nonsense(what),
             })
@@ -236,32 +246,30 @@ pub(super) async fn describe(lane: &Lane, shared: &Shared, linked: &Linked) -> R
 }
 
 impl Slot {
-    fn settle(&self, outcome: Result<Loaded, PluginError>) {
-        let name = &self.config.name;
-        let component = match outcome {
-            Ok(loaded) => {
-                let description = &loaded.description;
-                info!(
-                    backend.name = %name, digest = %loaded.linked.digest,
-                    "backend `{name}` is {} {}", description.name, description.version
-                );
-                for grant in
-                    grants(&self.lane.egress, &description.endpoints).iter().filter(|grant| grant.target.is_none())
-                {
-                    warn!(
-                        backend.name = %name,
-                        "backend `{name}` wants the endpoint `{}` ({}), which `backends.{name}.endpoints` does not grant",
-                        grant.endpoint, grant.purpose.as_deref().unwrap_or_default()
-                    );
-                }
-                Component::InForce(Arc::new(loaded))
-            }
-            Err(refusal) => {
-                error!(backend.name = %name, "backend `{name}` cannot be loaded: {}", refusal.chain());
-                Component::Refused(refusal.chain().into())
-            }
+    fn new(backend: &Arc<config::Backend>, clock: &SharedClock, tasks: &TaskTracker) -> Self {
+        let (egress, unusable) = match Egress::new(backend, clock, tasks.clone()) {
+            Ok(egress) => (egress, None),
+            Err(reason) => (Egress::nothing(backend, tasks.clone()), Some(reason)),
         };
-        self.component.send_replace(component);
+        Self {
+            config: backend.clone(),
+            lane: Lane::new(backend.name.clone(), backend.limits.clone(), Arc::new(egress)),
+            component: watch::channel(Component::Loading).0,
+            watched: tokio::sync::Mutex::default(),
+            kept: Mutex::default(),
+            unusable,
+        }
+    }
+
+    fn in_force(&self) -> Option<Arc<Loaded>> {
+        match &*self.component.borrow() {
+            Component::InForce(loaded) => Some(loaded.clone()),
+            Component::Loading | Component::Refused(_) => None,
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<String>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn loaded(&self, deadline: Duration) -> Result<Arc<Loaded>, BackendError> {
@@ -291,10 +299,10 @@ impl Slot {
             Component::InForce(loaded) => Some(loaded),
             Component::Loading | Component::Refused(_) => None,
         };
-        let wanted = loaded.map_or(&[][..], |loaded| &loaded.description.endpoints);
-        let grants = grants(&self.lane.egress, wanted);
+        let grants = loaded.map_or_else(|| grants(&self.lane.egress, &[]), |loaded| loaded.grants.clone());
         let missing = grants.iter().find(|grant| grant.required && grant.target.is_none());
-        let health = match (&component, self.lane.trouble(), missing) {
+        let trouble = loaded.and_then(|loaded| self.lane.trouble(&loaded.linked.memory));
+        let health = match (&component, trouble, missing) {
             (Component::Loading, _, _) => Health::Loading,
             (Component::Refused(reason), _, _) => Health::Down(reason.to_string()),
             (Component::InForce(_), Some((true, trouble)), _) => Health::Down(trouble),
@@ -303,7 +311,7 @@ impl Slot {
                 grant.endpoint, self.config.name
             )),
             (Component::InForce(_), Some((false, trouble)), None) => Health::Degraded(trouble),
-            (Component::InForce(_), None, None) => Health::Ok,
+            (Component::InForce(_), None, None) => self.kept().clone().map_or(Health::Ok, Health::Degraded),
         };
         BackendStatus {
             name: self.config.name.clone(),

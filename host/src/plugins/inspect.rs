@@ -13,6 +13,7 @@ use super::{
     Compiler, PluginError,
     bindings::CONTRACT,
     call::{Lane, Shared},
+    compile,
     egress::Egress,
     engine, host, load,
     model::Description,
@@ -86,7 +87,7 @@ async fn look_inside(
     load::check_kind(wasm)?;
     let engine = engine::start()?;
     let linker = state::linker(&engine).map_err(PluginError::engine)?;
-    let component = load::compile(&engine, &compiler, cache_dir, wasm, &Semaphore::new(1)).await?;
+    let component = compile::compiled(&engine, &compiler, cache_dir, wasm, &Semaphore::new(1)).await?;
     inspection.imports = load::imports(&engine, &component);
     inspection.not_offered = inspection.imports.iter().filter(|name| !load::is_offered(name)).cloned().collect();
     let linked = load::link(&linker, &component, wasm)?;
@@ -114,7 +115,7 @@ fn nobody(limits: &PluginLimits) -> Result<Lane, PluginError> {
     };
     let clock: SharedClock = Arc::new(SystemClock);
     let egress = Egress::new(&backend, &clock, TaskTracker::new())?;
-    Ok(Lane::new(name, limits.clone(), egress))
+    Ok(Lane::new(name, limits.clone(), Arc::new(egress)))
 }
 
 /// The files in `plugins.dir`, by name, with who uses them.

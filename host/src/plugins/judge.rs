@@ -1,20 +1,26 @@
 //! Judges settings: against the schemas a component gives, then by the component itself.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use serde::Serialize;
 
 use super::{
-    Health, Host,
+    Host,
     bindings::pacer::backend::model as wire,
-    call::Answer,
-    model::{BackendError, Description},
+    call::{About, Answer, Lane, Shared},
+    load::Loaded,
+    model::{BackendError, Description, ErrorKind},
+    schema::Schema,
 };
 use crate::{
     config::{self, BootstrapMode, Config},
     fleet::{self, Way},
-    routing::shown_up_to,
+    routing::{BackendName, shown_up_to},
 };
 
 /// How long a component may take over settings. It needs no endpoint for that.
@@ -52,65 +58,122 @@ impl Host {
         self.settled().await;
         let mut findings = Vec::new();
         for (name, backend) in &config.backends {
-            let key = format!("backends.{name}.settings");
-            let Some(description) = self.slot_description(name) else {
-                let reason = self.status().into_iter().find(|status| status.name == *name);
-                let reason = reason
-                    .map_or_else(|| "it is not known to this host".to_owned(), |status| not_loaded(status.health));
-                findings.push(error(format!("backends.{name}"), reason));
-                continue;
-            };
-            findings.extend(by_schema(&description.settings_schema, &backend.settings, &key));
-            findings.extend(self.by_component(backend, None, &key).await);
-            for (project, pool) in pools_of(config, backend) {
-                let key = format!("projects[{project}].pools[{}]", pool.name);
-                findings.extend(bootstrap(config, pool, &description, &key));
-                let key = format!("{key}.settings");
-                let wrong = by_schema(&description.pool_schema, &pool.settings, &key);
-                if wrong.is_empty() {
-                    findings.extend(self.by_component(backend, Some(pool), &key).await);
-                }
-                findings.extend(wrong);
+            match self.loaded(name) {
+                Ok((lane, loaded)) => findings.extend(self.judge(lane, &loaded, config, backend).await),
+                Err(reason) => findings.push(error(format!("backends.{name}"), reason)),
             }
         }
         findings
     }
 
-    async fn by_component(&self, backend: &config::Backend, pool: Option<&config::Pool>, key: &str) -> Vec<Finding> {
-        let (settings, pool) = (backend.settings.to_string(), pool.map(|pool| pool.settings.to_string()));
-        let about_pool = pool.is_some();
-        let judged = self
-            .invoke(&backend.name, "validate", None, Vec::new(), VALIDATE, move |instance, store, _| {
-                async move {
-                    let provisioner = instance.pacer_backend_provisioner();
-                    let mut findings = provisioner.call_validate(&mut *store, &settings, pool.as_deref()).await?;
-                    for wire::Finding { path, message, .. } in &mut findings {
-                        (*path, *message) = (store.data().redact(path), store.data().redact(message));
-                    }
-                    Ok(Answer::Fine(findings))
-                }
-                .boxed()
-            })
-            .await;
-        match judged {
-            Ok(findings) => findings
-                .into_iter()
-                .take(FINDINGS)
-                // What is wrong with the backend's own settings was found without the pool already.
-                .filter(|finding| finding.path.starts_with("/pool") == about_pool)
-                .map(|finding| translate(&finding, key))
-                .collect(),
-            Err(BackendError { message, .. }) => vec![error(key.to_owned(), message)],
+    /// Judges the settings of a backend and of its pools by a component.
+    pub(super) async fn judge(
+        &self,
+        lane: &Lane,
+        loaded: &Loaded,
+        config: &Config,
+        backend: &config::Backend,
+    ) -> Vec<Finding> {
+        let judge = Judge { shared: self.shared(), lane, loaded, settings: &backend.settings };
+        let key = format!("backends.{}.settings", backend.name);
+        let mut findings = judge.settings(&key, VALIDATE).await.unwrap_or_else(|failed| vec![unjudged(&key, failed)]);
+        for (project, pool) in pools_of(config, backend) {
+            let key = format!("projects[{project}].pools[{}]", pool.name);
+            findings.extend(bootstrap(config, pool, &loaded.description, &key));
+            let key = format!("{key}.settings");
+            let judged = judge.pool(&pool.settings, &key, VALIDATE).await;
+            findings.extend(judged.unwrap_or_else(|failed| vec![unjudged(&key, failed)]));
         }
+        findings
+    }
+
+    /// What the component in force says of itself, if it takes its settings and those of a pool.
+    pub(super) async fn judge_pool(
+        &self,
+        backend: &BackendName,
+        pool: &serde_json::Value,
+        deadline: Duration,
+    ) -> Result<Arc<Description>, BackendError> {
+        let (lane, settings, loaded) = self.in_force(backend, deadline).await?;
+        let text = pool.to_string();
+        let known = || loaded.fit.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&text) {
+            return Ok(loaded.description.clone());
+        }
+        let judge = Judge { shared: self.shared(), lane, loaded: &loaded, settings };
+        let failed = |failed: BackendError| BackendError { asked: false, ..failed };
+        let limit = deadline.min(VALIDATE);
+        let mut findings = judge.settings(&format!("backends.{backend}.settings"), limit).await.map_err(failed)?;
+        findings.extend(judge.pool(pool, "settings", limit).await.map_err(failed)?);
+        let refusals: Vec<String> = findings.iter().filter(|one| one.is_error()).map(ToString::to_string).collect();
+        if refusals.is_empty() {
+            known().insert(text);
+            return Ok(loaded.description.clone());
+        }
+        Err(BackendError {
+            kind: ErrorKind::InvalidConfig,
+            message: format!("backend `{backend}` refuses the settings: {}", refusals.join("; ")),
+            retry_after: None,
+            asked: false,
+        })
     }
 }
 
-/// Why there is no description.
-fn not_loaded(health: Health) -> String {
-    match health {
-        Health::Down(reason) | Health::Degraded(reason) => format!("it cannot be loaded: {reason}"),
-        Health::Loading | Health::Ok => "it is not loaded yet".to_owned(),
+/// One component, and the settings of its backend.
+struct Judge<'a> {
+    shared: &'a Shared,
+    lane: &'a Lane,
+    loaded: &'a Loaded,
+    settings: &'a serde_json::Value,
+}
+
+impl Judge<'_> {
+    async fn settings(&self, key: &str, limit: Duration) -> Result<Vec<Finding>, BackendError> {
+        let findings = by_schema(&self.loaded.description.settings_schema, self.settings, key);
+        if findings.is_empty() { self.ask(None, key, limit).await } else { Ok(findings) }
     }
+
+    async fn pool(&self, pool: &serde_json::Value, key: &str, limit: Duration) -> Result<Vec<Finding>, BackendError> {
+        let findings = by_schema(&self.loaded.description.pool_schema, pool, key);
+        if findings.is_empty() { self.ask(Some(pool), key, limit).await } else { Ok(findings) }
+    }
+
+    /// Asks the component. `key` is where the pool's settings are, or without one the backend's.
+    async fn ask(
+        &self,
+        pool: Option<&serde_json::Value>,
+        key: &str,
+        deadline: Duration,
+    ) -> Result<Vec<Finding>, BackendError> {
+        let (settings, pool) = (self.settings.to_string(), pool.map(ToString::to_string));
+        let about_pool = pool.is_some();
+        let about = About { operation: "validate", runner: None, secrets: Vec::new(), deadline };
+        let judged = self.lane.call(self.shared, &self.loaded.linked, about, move |instance, store, _| {
+            async move {
+                let provisioner = instance.pacer_backend_provisioner();
+                let mut findings = provisioner.call_validate(&mut *store, &settings, pool.as_deref()).await?;
+                // What is wrong with the backend's own settings was found without the pool already.
+                findings.retain(|finding| !(about_pool && of_backend(&finding.path)));
+                findings.truncate(FINDINGS);
+                for wire::Finding { path, message, .. } in &mut findings {
+                    *path = store.data().redact(path, MESSAGE);
+                    *message = store.data().redact(message, 4 * MESSAGE);
+                }
+                Ok(Answer::Fine(findings))
+            }
+            .boxed()
+        });
+        Ok(judged.await?.iter().map(|finding| translate(finding, key)).collect())
+    }
+}
+
+/// Whether a path leads into the settings of the backend. Any other is of what was asked about.
+fn of_backend(path: &str) -> bool {
+    path.strip_prefix("/settings").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn unjudged(key: &str, failed: BackendError) -> Finding {
+    error(key.to_owned(), failed.message)
 }
 
 fn error(key: String, message: String) -> Finding {
@@ -152,12 +215,9 @@ fn leads_nowhere(url: &str) -> bool {
 }
 
 /// Validation by schema alone, as pure as it gets.
-fn by_schema(schema: &serde_json::Value, settings: &serde_json::Value, key: &str) -> Vec<Finding> {
-    let validator = match jsonschema::validator_for(schema) {
-        Ok(validator) => validator,
-        Err(wrong) => return vec![error(key.to_owned(), format!("the backend's schema cannot be used: {wrong}"))],
-    };
-    validator
+fn by_schema(schema: &Schema, settings: &serde_json::Value, key: &str) -> Vec<Finding> {
+    schema
+        .validator()
         .iter_errors(settings)
         .take(FINDINGS)
         .map(|wrong| error(dotted(key, &wrong.instance_path().to_string()), shown_up_to(&wrong.to_string(), MESSAGE)))
@@ -173,13 +233,13 @@ fn dotted(key: &str, pointer: &str) -> String {
 }
 
 fn translate(finding: &wire::Finding, key: &str) -> Finding {
-    let pointer = finding.path.strip_prefix("/pool").or_else(|| finding.path.strip_prefix("/settings"));
+    let pointer = ["/pool", "/settings"].iter().find_map(|root| finding.path.strip_prefix(root));
     Finding {
         error: match finding.severity {
             wire::Severity::Error => true,
             wire::Severity::Warning => false,
         },
-        key: dotted(key, &shown_up_to(pointer.unwrap_or_default(), MESSAGE)),
+        key: dotted(key, &shown_up_to(pointer.filter(|rest| rest.starts_with('/')).unwrap_or_default(), MESSAGE)),
         message: shown_up_to(&finding.message, MESSAGE),
     }
 }
@@ -197,6 +257,7 @@ mod tests {
             "properties": { "image": { "type": "string" }, "volumes": { "type": "array", "items": { "type": "string" } } },
         });
         let check = |settings: serde_json::Value| -> Vec<String> {
+            let schema = Schema::new(&schema.to_string(), &|text, _| text.to_owned()).unwrap();
             by_schema(&schema, &settings, "p.settings").iter().map(ToString::to_string).collect()
         };
         assert_eq!(check(json!({ "image": "x" })), Vec::<String>::new());
@@ -212,8 +273,14 @@ mod tests {
             path: "/pool/volumes/0".to_owned(),
             message: "a\u{7}b".to_owned(),
         };
-        let finding = translate(&finding, "p.settings");
-        assert_eq!(finding.key, "p.settings.volumes[0]");
-        assert!(!finding.message.contains('\u{7}'));
+        let told = translate(&finding, "p.settings");
+        assert_eq!(told.key, "p.settings.volumes[0]");
+        assert!(!told.message.contains('\u{7}'));
+        for path in ["", "/", "/pools", "volumes"] {
+            let finding = wire::Finding { path: path.to_owned(), ..finding.clone() };
+            assert_eq!(translate(&finding, "p.settings").key, "p.settings", "{path}");
+            assert!(!of_backend(path));
+        }
+        assert!(of_backend("/settings") && of_backend("/settings/a") && !of_backend("/settingsless"));
     }
 }

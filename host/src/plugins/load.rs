@@ -4,23 +4,25 @@
 //! probe that instantiates it and has it introduce itself. What fails leaves whatever is in force as it is.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use wasmtime::{
     Engine,
     component::{Component, Linker},
 };
 
 use super::{
-    Compiler, PluginError,
+    PluginError,
     bindings::{BackendPre, CONTRACT},
-    compile,
+    egress::Egress,
+    grant::{Grant, grants},
+    memory::Memory,
     model::Description,
     state::State,
 };
@@ -33,17 +35,29 @@ pub(super) struct Wasm {
     pub digest: Arc<str>,
 }
 
-/// A component that links. Cheap to clone.
+/// A component that links, in one backend. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Linked {
     pub pre: BackendPre<State>,
     pub digest: Arc<str>,
+    pub memory: Memory,
 }
 
 /// A component in force.
 pub(super) struct Loaded {
     pub linked: Linked,
     pub description: Arc<Description>,
+    /// What it is granted and what it wants.
+    pub grants: Vec<Grant>,
+    /// Settings of pools that it was asked about and takes, as JSON.
+    pub fit: Mutex<BTreeSet<String>>,
+}
+
+impl Loaded {
+    pub fn new(linked: Linked, description: Description, egress: &Egress) -> Self {
+        let grants = grants(egress, &description.endpoints);
+        Self { linked, description: Arc::new(description), grants, fit: Mutex::default() }
+    }
 }
 
 /// Reads a file once: the bytes that are hashed are the bytes that are compiled.
@@ -84,18 +98,6 @@ pub(super) fn check_digest(wasm: &Wasm, pinned: Option<&str>) -> Result<(), Plug
     }
 }
 
-/// Compiles, one component at a time: compilers are large.
-pub(super) async fn compile(
-    engine: &Engine,
-    compiler: &Compiler,
-    cache_dir: &Path,
-    wasm: &Wasm,
-    turn: &Semaphore,
-) -> Result<Component, PluginError> {
-    let _turn = turn.acquire().await.map_err(|_| PluginError::Engine("it is shutting down".to_owned()))?;
-    compile::compiled(engine, compiler, cache_dir, wasm).await
-}
-
 /// Fits a component to what the host offers and expects.
 pub(super) fn link(linker: &Linker<State>, component: &Component, wasm: &Wasm) -> Result<Linked, PluginError> {
     let refused = |reason: String| PluginError::Link { path: wasm.path.clone(), reason };
@@ -104,7 +106,7 @@ pub(super) fn link(linker: &Linker<State>, component: &Component, wasm: &Wasm) -
     }
     let pre = linker.instantiate_pre(component).map_err(|error| refused(format!("{error:#}")))?;
     let pre = BackendPre::new(pre).map_err(|error| refused(format!("{error:#}")))?;
-    Ok(Linked { pre, digest: wasm.digest.clone() })
+    Ok(Linked { pre, digest: wasm.digest.clone(), memory: Memory::default() })
 }
 
 /// What a component imports, by name.
@@ -112,21 +114,46 @@ pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
     component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Packages a component may import from; what they hold is checked by linking.
-const OFFERED: [&str; 8] = [
-    "pacer:backend/",
-    "wasi:io/",
-    "wasi:clocks/",
-    "wasi:random/",
-    "wasi:cli/",
-    "wasi:filesystem/",
-    "wasi:sockets/",
-    "wasi:http/",
+/// The version of WASI that the host offers.
+const WASI: &str = "0.2.12";
+
+/// Interfaces a component may import, by package; what they hold is checked by linking.
+const OFFERED: [(&str, &[&str]); 8] = [
+    ("pacer:backend", &["model", "log", "connect", "cache"]),
+    ("wasi:io", &["error", "poll", "streams"]),
+    ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    (
+        "wasi:cli",
+        &[
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+    ("wasi:filesystem", &["types", "preopens"]),
+    (
+        "wasi:sockets",
+        &["network", "instance-network", "tcp", "tcp-create-socket", "udp", "udp-create-socket", "ip-name-lookup"],
+    ),
+    ("wasi:http", &["types", "outgoing-handler"]),
 ];
 
-/// Whether the host has something of this name to offer.
+/// Whether the host has something of this name to offer: `package/interface@version`.
 pub(super) fn is_offered(import: &str) -> bool {
-    OFFERED.iter().any(|package| import.starts_with(package)) && import != "wasi:http/incoming-handler"
+    let Some((package, interface)) = import.split_once('/') else { return false };
+    let Some((interface, theirs)) = interface.split_once('@') else { return false };
+    let offered = OFFERED.iter().find(|(name, _)| *name == package);
+    let ours = if package.starts_with("wasi:") { Some(WASI) } else { CONTRACT.split_once('@').map(|(_, ours)| ours) };
+    offered.is_some_and(|(_, interfaces)| interfaces.contains(&interface))
+        && ours.is_some_and(|ours| compatible(ours, theirs))
 }
 
 /// Why a component cannot be a backend of this host, as far as names tell.
@@ -180,6 +207,26 @@ mod tests {
         assert!(compatible("1.2.0", "1.0.0"));
         assert!(!compatible("1.2.0", "2.0.0"));
         assert!(!compatible("0.1.0", "no version"));
+    }
+
+    #[test]
+    fn what_is_offered_is_told_by_interface_and_version() {
+        for import in
+            ["wasi:http/types@0.2.0", "wasi:http/types@0.2.99", "pacer:backend/log@0.1.0", "wasi:cli/exit@0.2.3"]
+        {
+            assert!(is_offered(import), "{import}");
+        }
+        for import in [
+            "wasi:http/types@0.3.0",
+            "wasi:http/types",
+            "wasi:http/incoming-handler@0.2.12",
+            "wasi:keyvalue/store@0.2.0",
+            "pacer:backend/log@0.2.0",
+            "pacer:backend/provisioner@0.1.0",
+            "types",
+        ] {
+            assert!(!is_offered(import), "{import}");
+        }
     }
 
     #[test]

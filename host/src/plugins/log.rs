@@ -23,6 +23,9 @@ const LINE: usize = 8 << 10;
 pub(super) const LINES: u32 = 2_000;
 /// Of one line.
 const FIELDS: usize = 32;
+/// Of a field, in bytes.
+const KEY: usize = 64;
+const VALUE: usize = 1_024;
 /// What of the end of standard error goes into the message of a trap.
 const TAIL: usize = 1_500;
 /// More than the tail, so that where a secret was cut in two is not shown.
@@ -51,23 +54,21 @@ impl CallLog {
         operation: &'static str,
         operation_id: String,
         runner: Option<String>,
-        secrets: Vec<SecretString>,
+        secrets: Secrets,
         bytes: u64,
     ) -> Arc<Self> {
         let inner = Inner { bytes_left: bytes, lines_left: LINES, dropped: 0, tail: VecDeque::new() };
-        Arc::new(Self {
-            backend,
-            operation,
-            operation_id,
-            runner,
-            secrets: Secrets::new(secrets),
-            inner: Mutex::new(inner),
-        })
+        Arc::new(Self { backend, operation, operation_id, runner, secrets, inner: Mutex::new(inner) })
     }
 
     /// `text` with every secret of this call blanked out.
     pub(super) fn redact(&self, text: &str) -> String {
         self.secrets.redact(text)
+    }
+
+    /// As [`CallLog::redact`], of so many bytes of `text` at most.
+    pub(super) fn redact_up_to(&self, text: &str, longest: usize) -> String {
+        self.secrets.redact_up_to(text, longest)
     }
 
     /// One more to blank out: a credential that was fetched while the call went on.
@@ -86,12 +87,11 @@ impl CallLog {
             inner.lines_left -= 1;
             inner.bytes_left -= size as u64;
         }
-        // Redacted before it is cut, or half a secret would pass.
-        let message = cut(&self.redact(message), LINE).to_owned();
+        let message = self.redact_up_to(message, LINE);
         let fields: Vec<String> = fields
             .iter()
             .take(FIELDS)
-            .map(|(key, value)| format!("{}={}", cut(&self.redact(key), 64), cut(&self.redact(value), 1_024)))
+            .map(|(key, value)| format!("{}={}", self.redact_up_to(key, KEY), self.redact_up_to(value, VALUE)))
             .collect();
         let fields = fields.join(" ");
         let runner = self.runner.as_deref().unwrap_or_default();
@@ -149,10 +149,6 @@ impl CallLog {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn cut(text: &str, len: usize) -> &str {
-    &text[..text.floor_char_boundary(len)]
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -254,10 +250,11 @@ impl OutputStream for Sink {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::redact::Patterns, *};
 
     fn log(bytes: u64) -> Arc<CallLog> {
-        CallLog::new("b".into(), "get", "1".into(), None, vec!["hunter2-hunter2".into()], bytes)
+        let secrets = Secrets::new(Arc::new(Patterns::new(["hunter2-hunter2".into()])), Vec::new());
+        CallLog::new("b".into(), "get", "1".into(), None, secrets, bytes)
     }
 
     #[test]

@@ -13,18 +13,22 @@ mod egress;
 mod engine;
 mod error;
 mod grant;
+mod held;
 mod host;
 mod inspect;
 mod judge;
 mod load;
 mod log;
+mod memory;
+mod meter;
 mod model;
 mod optional;
 mod redact;
+mod schema;
 mod state;
+mod stats;
 
 pub use bindings::CONTRACT;
-pub use call::OperationStats;
 pub use compile::{Compiler, compile_child_main};
 pub use error::PluginError;
 pub use grant::{Grant, granted};
@@ -36,3 +40,5 @@ pub use model::{
     BackendError, Backends, Billing, Bootstrap, Description, Destruction, EndpointRequest, ErrorKind, Instance,
     InstanceState, Price, RunnerRequest,
 };
+pub use schema::Schema;
+pub use stats::OperationStats;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Serialize;
 
+use super::schema::Schema;
 use crate::{fleet::runner::RunnerName, routing::BackendName};
 
 /// The backends of the configuration. Every call is bounded by its `deadline`, counted from now.
@@ -67,6 +68,15 @@ pub trait Backends: Send + Sync {
 
     /// SHA-256 of the component in force, if it is loaded.
     fn digest(&self, backend: &BackendName) -> Option<Arc<str>>;
+
+    /// What the component in force says of itself, once it takes its settings and those of a pool: with what it has
+    /// against them the pool brings up nothing. Waits for one that is still loading.
+    fn fit(
+        &self,
+        backend: &BackendName,
+        pool: &serde_json::Value,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Arc<Description>, BackendError>>;
 
     /// What the component in force says of itself. Waits for one that is still loading.
     fn described(
@@ -208,8 +218,8 @@ pub struct Description {
     pub name: String,
     pub version: String,
     pub summary: String,
-    pub settings_schema: serde_json::Value,
-    pub pool_schema: serde_json::Value,
+    pub settings_schema: Schema,
+    pub pool_schema: Schema,
     pub endpoints: Vec<EndpointRequest>,
     pub capabilities: Vec<String>,
     pub bootstraps: Vec<String>,

@@ -37,7 +37,9 @@ impl Host {
         self.invoke(backend, "resume", None, Vec::new(), deadline, move |instance, store, context| {
             async move {
                 let outcome = instance.pacer_backend_provisioner().call_resume(&mut *store, &context, &handle).await?;
-                Ok(Answer::of(outcome, |resumed| convert::instance(resumed, |text| store.data().redact(text))))
+                Ok(Answer::of(outcome, |resumed| {
+                    convert::instance(resumed, &|text, longest| store.data().redact(text, longest))
+                }))
             }
             .boxed()
         })

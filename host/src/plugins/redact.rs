@@ -4,6 +4,7 @@
 //! one, in each of its spellings; only what is shorter than a piece is looked for as a whole.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -19,46 +20,44 @@ const SHORTEST: usize = 6;
 /// What stands in the place of a secret.
 const BLANK: &str = "[secret]";
 
-/// The secrets of a call.
-pub(super) struct Secrets(Mutex<Vec<Arc<Secret>>>);
-
-struct Secret {
-    text: SecretString,
-    /// Made when it is first needed.
-    filter: OnceLock<Filter>,
+/// The secrets of a call: those that all calls of its backend share, and its own.
+pub(super) struct Secrets {
+    shared: Arc<Patterns>,
+    own: Mutex<Arc<Patterns>>,
 }
 
 impl Secrets {
-    pub(super) fn new(secrets: Vec<SecretString>) -> Self {
-        let all = Self(Mutex::default());
-        secrets.into_iter().for_each(|secret| all.add(secret));
-        all
+    pub(super) fn new(shared: Arc<Patterns>, own: Vec<SecretString>) -> Self {
+        Self { shared, own: Mutex::new(Arc::new(Patterns::new(own))) }
     }
 
     /// One more. Each is kept once.
     pub(super) fn add(&self, secret: SecretString) {
-        if secret.expose_secret().len() < SHORTEST {
-            return;
+        if !self.shared.has(&secret) && !self.own().has(&secret) {
+            Arc::make_mut(&mut *self.own()).add(&secret);
         }
-        let mut all = self.all();
-        if all.iter().any(|known| known.text.expose_secret() == secret.expose_secret()) {
-            return;
-        }
-        let spelled = spellings(&secret).into_iter();
-        all.extend(spelled.map(|text| Arc::new(Secret::new(text))));
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<Arc<Secret>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn own(&self) -> MutexGuard<'_, Arc<Patterns>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `text` with every piece of every secret blanked out.
     pub(super) fn redact(&self, text: &str) -> String {
-        let all = self.all().clone();
-        let mut hidden: Vec<Range<usize>> = all.iter().flat_map(|secret| secret.found_in(text.as_bytes())).collect();
+        self.redact_up_to(text, text.len())
+    }
+
+    /// As [`Secrets::redact`], of so many bytes of `text` at most. No more of it is looked at than that takes.
+    pub(super) fn redact_up_to(&self, text: &str, longest: usize) -> String {
+        let wanted = text.floor_char_boundary(longest);
+        // A piece that begins within what is wanted ends within what is searched.
+        let searched = &text.as_bytes()[..text.len().min(wanted + PIECE)];
+        let own = self.own().clone();
+        let mut hidden = self.shared.found_in(searched);
+        hidden.extend(own.found_in(searched));
         hidden.sort_unstable_by_key(|range| range.start);
-        let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
-        for (index, range) in hidden.iter().enumerate() {
+        let (mut shown, mut from) = (String::with_capacity(wanted), 0);
+        for (index, range) in hidden.iter().filter(|range| range.start < wanted).enumerate() {
             // What touches what was blanked out before goes with it.
             let (start, end) = (text.floor_char_boundary(range.start), text.ceil_char_boundary(range.end));
             if index == 0 || start > from {
@@ -67,54 +66,99 @@ impl Secrets {
             }
             from = from.max(end);
         }
-        shown.push_str(&text[from..]);
+        shown.push_str(text.get(from..wanted).unwrap_or_default());
         shown
     }
 }
 
-impl Secret {
-    fn new(text: SecretString) -> Self {
-        Self { text, filter: OnceLock::new() }
+/// Secrets in all their spellings, searched for at once.
+#[derive(Clone, Default)]
+pub(super) struct Patterns {
+    whole: Vec<SecretString>,
+    /// By the size of their pieces.
+    groups: BTreeMap<usize, Group>,
+}
+
+#[derive(Clone, Default)]
+struct Group {
+    spelled: Vec<SecretString>,
+    /// Made when it is first needed.
+    filter: OnceLock<Filter>,
+}
+
+impl Patterns {
+    pub(super) fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
+        let mut all = Self::default();
+        secrets.into_iter().for_each(|secret| all.add(&secret));
+        all
     }
 
-    /// Where pieces of it are, merged where they overlap.
+    pub(super) fn has(&self, secret: &SecretString) -> bool {
+        self.whole.iter().any(|known| known.expose_secret() == secret.expose_secret())
+    }
+
+    fn add(&mut self, secret: &SecretString) {
+        if secret.expose_secret().len() < SHORTEST || self.has(secret) {
+            return;
+        }
+        self.whole.push(secret.clone());
+        for spelled in spellings(secret) {
+            let group = self.groups.entry(spelled.expose_secret().len().min(PIECE)).or_default();
+            group.spelled.push(spelled);
+            group.filter = OnceLock::new();
+        }
+    }
+
     fn found_in(&self, text: &[u8]) -> Vec<Range<usize>> {
-        let mut found: Vec<Range<usize>> = Vec::new();
-        let secret = self.text.expose_secret().as_bytes();
-        let size = secret.len().min(PIECE);
-        let mut next = 0;
-        for (at, window) in text.windows(size).enumerate() {
-            // What goes on where the last piece ended is not searched for.
-            let place = if secret[next..].starts_with(window) { Some(next) } else { self.place(window) };
-            let Some(place) = place else { continue };
-            next = place + 1;
-            match found.last_mut() {
-                Some(last) if last.end >= at => last.end = at + size,
-                Some(_) | None => found.push(at..at + size),
-            }
+        self.groups.iter().flat_map(|(size, group)| group.found_in(text, *size)).collect()
+    }
+}
+
+impl Group {
+    /// Where pieces of any of them are.
+    fn found_in(&self, text: &[u8], size: usize) -> Vec<Range<usize>> {
+        let filter = self.filter.get_or_init(|| Filter::of(&self.spelled, size));
+        let (mut found, mut at) = (Vec::new(), 0);
+        while let Some(window) = text.get(at..at + size) {
+            let end = if filter.may_have(window) { self.end(text, at, size) } else { None };
+            at = match end {
+                Some(end) => {
+                    found.push(at..end);
+                    // What goes on where this ends begins at most a piece before.
+                    end - size + 1
+                }
+                None => at + 1,
+            };
         }
         found
     }
 
-    fn place(&self, window: &[u8]) -> Option<usize> {
-        let secret = self.text.expose_secret().as_bytes();
-        let filter = self.filter.get_or_init(|| Filter::of(secret, window.len()));
-        filter.may_have(window).then(|| secret.windows(window.len()).position(|piece| piece == window)).flatten()
+    /// Where the piece that begins at `at` ends, with what follows of the same secret.
+    fn end(&self, text: &[u8], at: usize, size: usize) -> Option<usize> {
+        let ends = self.spelled.iter().filter_map(|secret| {
+            let secret = secret.expose_secret().as_bytes();
+            let place = secret.windows(size).position(|piece| piece == &text[at..at + size])?;
+            let more = secret[place..].iter().zip(&text[at..]).take_while(|(secret, text)| secret == text);
+            Some(at + more.count())
+        });
+        ends.max()
     }
 }
 
-/// Which pieces a secret has, and by accident a few more (a Bloom filter): made and asked in less time than an exact
+/// Which pieces secrets have, and by accident a few more (a Bloom filter): made and asked in less time than an exact
 /// answer takes, since most texts are short and hold none.
+#[derive(Clone)]
 struct Filter(Vec<u64>);
 
 impl Filter {
     /// With two bits of a piece set, about one other piece in three hundred passes.
     const BITS_OF_A_PIECE: usize = 32;
 
-    fn of(secret: &[u8], size: usize) -> Self {
-        let words = (secret.len() * Self::BITS_OF_A_PIECE).next_power_of_two() / 64;
+    fn of(secrets: &[SecretString], size: usize) -> Self {
+        let pieces: usize = secrets.iter().map(|secret| secret.expose_secret().len()).sum();
+        let words = (pieces * Self::BITS_OF_A_PIECE).next_power_of_two() / 64;
         let mut filter = Self(vec![0; words.max(1)]);
-        for piece in secret.windows(size) {
+        for piece in secrets.iter().flat_map(|secret| secret.expose_secret().as_bytes().windows(size)) {
             for (word, bit) in filter.places(piece) {
                 filter.0[word] |= bit;
             }
@@ -141,8 +185,15 @@ mod tests {
 
     use super::*;
 
+    /// The first is shared.
+    fn of(secrets: &[&str]) -> Secrets {
+        let mut secrets = secrets.iter().map(|secret| SecretString::from(*secret));
+        let shared = Patterns::new(secrets.next());
+        Secrets::new(Arc::new(shared), secrets.collect())
+    }
+
     fn redact(secrets: &[&str], text: &str) -> String {
-        Secrets::new(secrets.iter().map(|secret| (*secret).into()).collect()).redact(text)
+        of(secrets).redact(text)
     }
 
     #[test]
@@ -175,11 +226,11 @@ mod tests {
             let part: String = text.chars().skip(5).take(20).collect();
             assert_eq!(redact(&[secret], &format!("cut {part}")), "cut [secret]");
         }
-        let secrets = Secrets::new(vec![]);
+        let secrets = of(&[]);
         secrets.add("fetched-later".into());
         secrets.add("fetched-later".into());
         assert_eq!(secrets.redact("a fetched-later b"), "a [secret] b");
-        assert_eq!(secrets.all().iter().filter(|secret| secret.text.expose_secret() == "fetched-later").count(), 1);
+        assert_eq!(secrets.own().whole.len(), 1);
     }
 
     #[test]
@@ -188,7 +239,31 @@ mod tests {
         assert_eq!(redact(&[script], "export TOKEN=0123456789"), "[secret]");
     }
 
+    #[test]
+    fn what_is_shown_is_what_all_of_it_would_show_and_no_more_is_looked_at() {
+        let secrets = of(&["abcdefghijklmnopqrstuvwxyz", "hunter22"]);
+        let text = "it is abcdefghijklmnopqrstuvwxyz, or hunter22";
+        assert_eq!(secrets.redact_up_to(text, 5), "it is");
+        for longest in 7..32 {
+            assert_eq!(secrets.redact_up_to(text, longest), "it is [secret]", "{longest}");
+        }
+        assert_eq!(secrets.redact_up_to(text, 38), "it is [secret], or [secret]");
+        assert_eq!(secrets.redact_up_to("äöü", 3), "ä");
+        let searched = secrets.redact_up_to(&format!("{}{text}", "x".repeat(20)), 10);
+        assert_eq!(searched, "xxxxxxxxxx");
+    }
+
     proptest! {
+        #[test]
+        fn a_part_begins_as_the_whole_does(
+            secrets in prop::collection::vec("[a-c]{6,40}", 0..4), text in "[a-cä]{0,80}", longest in 0_usize..90,
+        ) {
+            let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+            let secrets = of(&secrets);
+            let (part, whole) = (secrets.redact_up_to(&text, longest), secrets.redact(&text));
+            prop_assert!(whole.starts_with(&part), "{part} {whole}");
+        }
+
         #[test]
         fn no_piece_passes(
             secret in "[a-c]{20,60}", before in "[a-z ä]{0,20}", from in 0_usize..20, len in 16_usize..60, after in "[a-z ö]{0,20}",

@@ -1,12 +1,16 @@
 //! What a component's store holds during one call: its imports and its limits.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use tokio::sync::Notify;
 use wasmtime::{
-    ResourceLimiter, Store, StoreContextMut, UpdateDeadline,
+    ResourceLimiter, Store, UpdateDeadline,
     component::{HasSelf, Linker, Resource, ResourceTable},
 };
 use wasmtime_wasi::{
@@ -23,21 +27,20 @@ use super::{
     cache::Cache,
     connect::Connection,
     egress::CallEgress,
-    engine::TICK,
+    held,
     log::{CallLog, Sink, Stream},
+    meter::Meter,
 };
 use crate::{config::PluginLimits, routing::BackendName};
 
-/// What a component may pass to the host in one call of an import: far more than any request of a backend.
-pub(super) const HOSTCALL_BYTES: usize = 8 << 20;
-/// Resources a component may hold; a call of a first-party backend holds a dozen.
-const RESOURCES: usize = 1_000;
 /// Handles in the component's own tables.
 const HANDLES: usize = 10_000;
 /// Core instances, tables and memories of one component. An interpreter brings about 30 core instances.
 const INSTANCES: usize = 200;
 const TABLES: usize = 200;
 const MEMORIES: usize = 50;
+/// Of random bytes at once.
+const RANDOM: u64 = 64 << 10;
 /// What an element of a table costs.
 const TABLE_ELEMENT: u64 = 16;
 
@@ -46,11 +49,26 @@ const TABLE_ELEMENT: u64 = 16;
 pub(super) struct Budget {
     used: AtomicU64,
     total: u64,
+    freed: Notify,
 }
 
 impl Budget {
     pub fn new(total: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), total })
+        Arc::new(Self { used: AtomicU64::new(0), total, freed: Notify::new() })
+    }
+
+    /// Sets memory aside, as soon as there is room.
+    pub async fn reserve(self: &Arc<Self>, bytes: u64) -> Reserved {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Whatever is given back from here on wakes it.
+            freed.as_mut().enable();
+            if self.take(bytes) {
+                return Reserved { budget: self.clone(), bytes };
+            }
+            freed.await;
+        }
     }
 
     fn take(&self, bytes: u64) -> bool {
@@ -64,8 +82,33 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
+    pub fn exceeded(&self) -> Exceeded {
+        Exceeded::TotalMemory(self.total)
+    }
+
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+}
+
+/// Memory that is set aside, until it is dropped.
+pub(super) struct Reserved {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Reserved {
+    fn grow(&mut self, bytes: u64) -> bool {
+        let taken = self.budget.take(bytes);
+        self.bytes += if taken { bytes } else { 0 };
+        taken
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -76,8 +119,8 @@ pub(super) enum Exceeded {
     Memory(u64),
     #[error("more than {0} bytes of memory in all calls")]
     TotalMemory(u64),
-    #[error("more than {0} ms of computing")]
-    Cpu(u128),
+    #[error("{computed:?} of computing")]
+    Cpu { computed: Duration, limit: Duration },
 }
 
 impl Exceeded {
@@ -92,9 +135,11 @@ impl Exceeded {
                 "all calls together used the {limit} bytes of memory that `plugins.limits.total_memory` allows; raise \
                  it, or lower `limits.concurrency`"
             ),
-            Self::Cpu(limit) => format!(
-                "it computed for more than the {limit} ms that `backends.{backend}.limits.cpu` allows a call; raise it \
-                 if that is what the work needs"
+            Self::Cpu { computed, limit } => format!(
+                "it computed for {} ms, more than the {} ms that `backends.{backend}.limits.cpu` allows a call; raise \
+                 it if that is what the work needs",
+                computed.as_millis(),
+                limit.as_millis()
             ),
         }
     }
@@ -104,7 +149,8 @@ impl Exceeded {
 struct Limiter {
     used: u64,
     limit: u64,
-    budget: Arc<Budget>,
+    /// With what the host may come to hold for the call, which is not of the component's limit.
+    reserved: Reserved,
     exceeded: Option<Exceeded>,
 }
 
@@ -114,20 +160,14 @@ impl Limiter {
             self.exceeded = Some(Exceeded::Memory(self.limit));
             return false;
         }
-        if !self.budget.take(bytes) {
-            self.exceeded = Some(Exceeded::TotalMemory(self.budget.total));
+        if !self.reserved.grow(bytes) {
+            self.exceeded = Some(self.reserved.budget.exceeded());
             return false;
         }
         self.used += bytes;
         // Whoever goes on after a refusal did not end by it.
         self.exceeded = None;
         true
-    }
-}
-
-impl Drop for Limiter {
-    fn drop(&mut self) {
-        self.budget.give_back(self.used);
     }
 }
 
@@ -163,7 +203,6 @@ pub(super) struct State {
     outputs: [Sink; 2],
     cache: Arc<Mutex<Cache>>,
     limiter: Limiter,
-    ticks: u128,
 }
 
 /// What a call brings along.
@@ -171,40 +210,53 @@ pub(super) struct CallParts {
     pub egress: CallEgress,
     pub log: Arc<CallLog>,
     pub cache: Arc<Mutex<Cache>>,
-    pub budget: Arc<Budget>,
+    pub reserved: Reserved,
+    pub meter: Meter,
 }
 
 impl State {
     /// A store for one call, with every limit in force before anything of the component runs.
     pub fn store(engine: &wasmtime::Engine, limits: &PluginLimits, parts: CallParts) -> Store<Self> {
-        let CallParts { egress, log, cache, budget } = parts;
+        let CallParts { egress, log, cache, reserved, meter } = parts;
         let outputs = [Sink::new(log.clone(), Stream::Out), Sink::new(log.clone(), Stream::Err)];
         // Nothing is inherited: no arguments, no variables, no directories, no addresses, an empty input.
-        let wasi = WasiCtx::builder().stdout(outputs[0].clone()).stderr(outputs[1].clone()).build();
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(outputs[0].clone()).stderr(outputs[1].clone()).max_random_size(RANDOM);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(held::FIELDS);
         let mut table = ResourceTable::new();
-        table.set_max_capacity(RESOURCES);
-        let limiter = Limiter { used: 0, limit: limits.memory, budget, exceeded: None };
-        let state = Self { wasi, http: WasiHttpCtx::new(), table, egress, log, outputs, cache, limiter, ticks: 0 };
+        table.set_max_capacity(held::RESOURCES);
+        let limiter = Limiter { used: 0, limit: limits.memory, reserved, exceeded: None };
+        let state = Self { wasi: wasi.build(), http, table, egress, log, outputs, cache, limiter };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(HOSTCALL_BYTES);
+        store.set_hostcall_fuel(held::HOSTCALL_BYTES);
         store.set_max_component_handles(HANDLES);
         store.set_epoch_deadline(1);
-        let allowed = limits.cpu.as_millis();
-        store.epoch_deadline_callback(move |mut context: StoreContextMut<'_, Self>| {
-            let state = context.data_mut();
-            state.ticks += 1;
-            if state.ticks * TICK.as_millis() > allowed {
-                return Err(wasmtime::Error::new(Exceeded::Cpu(allowed)));
+        let limit = limits.cpu;
+        store.epoch_deadline_callback(move |_| {
+            let computed = meter.computed();
+            if computed > limit {
+                return Err(wasmtime::Error::new(Exceeded::Cpu { computed, limit }));
             }
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         store
     }
 
-    /// Blanks the secrets of the call out of what the component answered.
-    pub fn redact(&self, text: &str) -> String {
-        self.log.redact(text)
+    /// Whether it asked anything of an endpoint.
+    pub fn reached_out(&self) -> bool {
+        self.egress.reached_out()
+    }
+
+    /// What everything that it says is written to.
+    pub fn log(&self) -> Arc<CallLog> {
+        self.log.clone()
+    }
+
+    /// So many bytes of what the component answered, with the secrets of the call blanked out.
+    pub fn redact(&self, text: &str, longest: usize) -> String {
+        self.log.redact_up_to(text, longest)
     }
 
     /// The limit on memory that the call ran into, if it did.
@@ -226,6 +278,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     log_import::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     connect_import::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     cache_import::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    held::bound_requests(&mut linker)?;
     Ok(linker)
 }
 

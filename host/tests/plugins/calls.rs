@@ -20,7 +20,7 @@ async fn a_machine_comes_once_and_goes() {
     assert_eq!(host.get(&name("guest"), &first.handle, LONG).await.unwrap(), None);
     let stats = &host.status()[0].operations;
     let operations: Vec<_> = stats.iter().map(|stats| (stats.operation, stats.calls, stats.errors)).collect();
-    assert_eq!(operations, [("create", 2, 0), ("describe", 1, 0), ("destroy", 1, 0), ("get", 2, 0)]);
+    assert_eq!(operations, [("create", 2, 0), ("destroy", 1, 0), ("get", 2, 0)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +49,9 @@ async fn every_kind_of_error_arrives_as_it_is() {
         assert!(error.asked);
     }
     assert_eq!(run(&host, "error quota").await.unwrap_err().retry_after, None);
-    assert_eq!(health(&host, "guest"), Health::Ok, "a backend that says no is well");
+    assert!(!matches!(health(&host, "guest"), Health::Down(_)), "a backend that says no is called all the same");
+    assert_works(&host, "guest").await;
+    assert_eq!(health(&host, "guest"), Health::Ok);
     let unsupported = host.renew_lease(&name("guest"), "h", "2030-01-01T00:00:00Z".parse().unwrap(), LONG).await;
     assert_eq!(unsupported.unwrap_err().kind, ErrorKind::Unsupported);
 }
@@ -67,7 +69,15 @@ async fn a_listing_is_read_to_its_end_and_only_there() {
     for owner in ["circle", "endless"] {
         let error = list(owner).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Internal);
-        assert!(error.message.contains("does not come to an end"), "{error}");
+        assert!(error.message.contains("does not come to an end") && error.asked, "{error}");
+    }
+    for (owner, says) in [
+        ("crowd", "a page has 1001 machines, 1000 are allowed"),
+        ("masses", "more than 10000 machines"),
+        ("far", "has more than 4096 bytes"),
+    ] {
+        let error = list(owner).await.unwrap_err();
+        assert!(error.message.contains(says) && error.asked, "{error}");
     }
 }
 
@@ -132,7 +142,8 @@ async fn settings_are_judged_by_schema_and_by_the_component() {
          missing: { plugin: nowhere }",
         "projects:\n  - name: p\n    scope: repo\n    repos: [o/r]\n    pools:\n      \
          - { name: small, backend: guest, settings: { size: 101 } }\n      \
-         - { name: odd, backend: guest, settings: { size: large } }\n",
+         - { name: odd, backend: guest, settings: { size: large } }\n      \
+         - { name: unlucky, backend: guest, settings: { size: 13 } }\n",
     );
     let host = world.start().await;
     let findings: Vec<_> =
@@ -148,7 +159,41 @@ async fn settings_are_judged_by_schema_and_by_the_component() {
     found(true, "backends.missing", "nowhere.wasm");
     found(true, "projects[p].pools[small].settings.size", "more than 100");
     found(true, "projects[p].pools[odd].settings.size", "is not of type");
+    found(true, "projects[p].pools[unlucky].settings", "bad luck");
     assert!(findings.iter().all(|(_, _, message)| !message.contains("Down(")), "for people: {findings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_pool_is_found_among_any_number_of_other_findings() {
+    let (world, host) = host_with("settings: { doubtful: very }").await;
+    let fit = |size: u32| {
+        let host = host.clone();
+        async move { host.fit(&name("guest"), &json!({ "size": size }), LONG).await }
+    };
+    for (size, says) in [(101, "settings.size: more than 100"), (13, "settings: 13 brings bad luck"), (0, "minimum")] {
+        let error = fit(size).await.unwrap_err();
+        assert_eq!((error.kind, error.asked), (ErrorKind::InvalidConfig, false));
+        assert!(error.message.contains(says), "{error}");
+    }
+    assert_eq!(fit(1).await.unwrap().name, "guest");
+    // Judged good once is judged good: the component is not asked again.
+    let asked = |host: &pacer::plugins::Host| {
+        let stats = host.status().remove(0).operations;
+        stats.iter().find(|stats| stats.operation == "validate").unwrap().calls
+    };
+    let before = asked(&host);
+    fit(1).await.unwrap();
+    assert_eq!(asked(&host), before);
+    assert!(host.validate(&world.config).await.len() < 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_the_backend_that_are_refused_hold_back_its_pools() {
+    let world = World::new("  guest: { plugin: guest, settings: { colour: red } }", "");
+    let host = world.start().await;
+    let error = host.fit(&name("guest"), &json!({}), LONG).await.unwrap_err();
+    assert_eq!((error.kind, error.asked), (ErrorKind::InvalidConfig, false));
+    assert!(error.message.contains("backends.guest.settings") && error.message.contains("colour"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -117,6 +117,20 @@ fn check_tells_a_granted_endpoint_from_one_that_nobody_asked_for() {
 }
 
 #[test]
+fn check_names_an_endpoint_that_cannot_be_used_and_goes_on_with_the_others() {
+    let endpoint = "{ url: \"http://127.0.0.1:9\", credential: { bearer: \"two\\nlines-of-a-token\" } }";
+    let backends =
+        format!("  guest: {{ plugin: guest }}\n  odd: {{ plugin: guest, endpoints: {{ engine: {endpoint} }} }}");
+    let world = World::new(&backends, "");
+    let said = pacer(world.dir.path(), &["check", "--json"]);
+    assert_eq!(said.code, 1, "{}{}", said.out, said.err);
+    assert_eq!(findings(&said, "backend guest")[0].0, "ok");
+    let odd = findings(&said, "backend odd");
+    assert!(odd[0].0 == "error" && odd[0].1.contains("endpoint `engine`"), "{odd:?}");
+    assert!(!said.out.contains("lines-of-a-token"), "{}", said.out);
+}
+
+#[test]
 fn check_online_asks_github_and_the_backends() {
     // The configuration's GitHub is a port on which nobody listens.
     let world = World::new(ONE, "");
@@ -165,6 +179,13 @@ fn a_component_is_inspected_by_its_name_its_file_and_without_a_configuration() {
     let without = pacer(elsewhere.path(), &["plugin", "inspect", file.to_str().unwrap(), "--json"]);
     assert_eq!(without.json()["digest"], digest.as_str());
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_component_is_inspected_within_the_limits_of_the_configuration() {
+    let world = World::new(ONE, "plugins: { dir: plugins, limits: { file_size: 64KiB } }");
+    let said = pacer(world.dir.path(), &["plugin", "inspect", "guest"]);
+    said.says(1, &["more than the 65536 of `plugins.limits.file_size`"]);
 }
 
 #[test]

@@ -4,12 +4,14 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::Arc,
+    time::Instant,
 };
 
-use pacer::plugins::{Compiler, Host};
+use pacer::plugins::{Compiler, Health, Host};
 
-use crate::support::{TestClock, World, assert_works, down};
+use crate::support::{LONG, TestClock, World, altered, assert_works, down, health};
 
 const ONE: &str = "  guest: { plugin: guest }";
 
@@ -48,6 +50,55 @@ async fn a_cache_that_others_can_use_is_refused() {
     let reason = down(&*world.start().await, "guest");
     assert!(reason.contains("mode 755") && reason.contains("chmod 700"), "{reason}");
     assert!(cached(dir.path()).is_empty());
+}
+
+/// A child that reads what to compile until its input ends, looked at as the kernel sees it.
+#[test]
+fn a_child_limits_itself_before_it_takes_anything_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pacer"))
+        .args(["plugin", "compile"])
+        .arg(dir.path().join("out"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let limits = || fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let limited = |limits: &str, name: &str, limit: &str| {
+        let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..].split_whitespace().take(2).eq([limit, limit])
+    };
+    let patience = Instant::now() + LONG;
+    loop {
+        let limits = limits();
+        let all = [("Max address space", "4294967296"), ("Max cpu time", "240"), ("Max core file size", "0")];
+        if all.iter().all(|(name, limit)| limited(&limits, name, limit)) {
+            break;
+        }
+        assert!(Instant::now() < patience, "it is not limited: {limits}");
+        std::thread::yield_now();
+    }
+    drop(child.stdin.take());
+    assert!(!child.wait().unwrap().success(), "nothing came in");
+}
+
+/// The compiler is a program that never ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_compiled_does_not_wait_for_what_is_being_compiled() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let backends = "  guest: { plugin: guest }\n  another: { plugin: another }";
+    let world = World::with_cache(&cache, backends, "");
+    assert_works(&*world.start().await, "guest").await;
+    world.put("another", &altered("does whatever", "did whatever "));
+    let sleeper = world.dir.path().join("sleeper");
+    fs::write(&sleeper, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&sleeper, fs::Permissions::from_mode(0o755)).unwrap();
+    let host = Host::start_with(&world.config, Arc::new(TestClock::default()), Compiler::Child(sleeper)).await.unwrap();
+    // The first in line is the one that does not come to its end.
+    assert_works(&host, "guest").await;
+    assert_eq!(health(&host, "another"), Health::Loading);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

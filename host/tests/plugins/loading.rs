@@ -37,10 +37,10 @@ fn cut_off() -> Vec<u8> {
 }
 
 /// A backend for another version of the contract.
-fn of_the_future() -> Vec<u8> {
+fn of_version(version: &str) -> Vec<u8> {
     let mut wasm = guest().to_vec();
     for interface in ["provisioner", "model", "log", "connect", "cache"] {
-        let (from, to) = (format!("pacer:backend/{interface}@0.1.0"), format!("pacer:backend/{interface}@0.2.0"));
+        let (from, to) = (format!("pacer:backend/{interface}@0.1.0"), format!("pacer:backend/{interface}@{version}"));
         let mut at = 0;
         while at + from.len() <= wasm.len() {
             if wasm[at..].starts_with(from.as_bytes()) {
@@ -65,9 +65,13 @@ async fn what_is_no_component_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_is_refused() {
-    says(&refused(Some(&of_the_future()), "").await, &["version 0.2.0", "this pacer speaks 0.1.0"]);
+    says(&refused(Some(&of_version("0.2.0")), "").await, &["version 0.2.0", "this pacer speaks 0.1.0"]);
     let evil = altered("wasi:cli/environment", "evil:cli/environment");
     says(&refused(Some(&evil), "").await, &["imports `evil:cli/environment@", "does not offer"]);
+    let later = altered("wasi:http/types@0.2.", "wasi:http/types@0.9.");
+    says(&refused(Some(&later), "").await, &["imports `wasi:http/types@0.9.", "does not offer", "WASI 0.2"]);
+    let incoming = altered("wasi:http/outgoing-handler@0.2.", "wasi:http/incoming-handler@0.2.");
+    says(&refused(Some(&incoming), "").await, &["imports `wasi:http/incoming-handler@0.2.", "does not offer"]);
     let unknown = altered("pacer:backend/cache@0.1.0", "pacer:backend/stash@0.1.0");
     says(&refused(Some(&unknown), "").await, &["pacer:backend/stash@0.1.0"]);
 }
@@ -78,6 +82,27 @@ async fn what_cannot_introduce_itself_is_refused() {
     says(&panics, &["does not introduce itself", "does not feel like introducing itself"]);
     let schema = refused(Some(&describing("on-describe:schema")), "").await;
     says(&schema, &["settings-schema is not JSON"]);
+    let steers = refused(Some(&describing("on-describe:steers")), "").await;
+    says(&steers, &["summary is more than one line"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_version_of_the_same_contract_is_taken() {
+    let world = World::new("  guest: { plugin: guest }\n  later: { plugin: later }", "");
+    world.put("later", &of_version("0.1.7"));
+    assert_works(&*world.start().await, "later").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_cannot_be_used_stops_its_backend_alone() {
+    let credential = "{ bearer: \"two\\nlines-of-a-token\" }";
+    let endpoint = format!("endpoints: {{ engine: {{ url: \"http://127.0.0.1:9\", credential: {credential} }} }}");
+    let world = World::new(&format!("  guest: {{ plugin: guest }}\n  odd: {{ plugin: guest, {endpoint} }}"), "");
+    let host = world.start().await;
+    assert_works(&host, "guest").await;
+    says(&down(&host, "odd"), &["endpoint `engine` of backend `odd`", "no header can hold"]);
+    let error = run_on(&host, "odd", "say hello", LONG).await.unwrap_err();
+    assert_eq!((error.kind, error.asked), (ErrorKind::Unavailable, false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,7 +135,7 @@ async fn inspecting_tells_what_it_is_before_it_is_trusted() {
         assert!(odd.refused.unwrap().contains("is not a WebAssembly component"));
         assert_eq!(odd.size, wasm.len() as u64);
     }
-    says(&look(&of_the_future()).await.refused.unwrap(), &["0.2.0", "0.1.0"]);
+    says(&look(&of_version("0.2.0")).await.refused.unwrap(), &["0.2.0", "0.1.0"]);
     let evil = look(&altered("wasi:cli/environment", "evil:cli/environment")).await;
     assert!(evil.not_offered[0].starts_with("evil:cli/environment@"), "{:?}", evil.not_offered);
     assert!(look(&describing("on-describe:panics")).await.refused.unwrap().contains("does not introduce itself"));

@@ -23,7 +23,9 @@ async fn a_bootstrap_is_blanked_out_wherever_it_is_told() {
                 }
                 Err(error) => error.message,
             };
-            assert!(told.contains("[secret]"), "{behaviour}: {told}");
+            // An error is cleared by the crate that the guest is built with already.
+            let blank = if behaviour == "leak" { "[left out]" } else { "[secret]" };
+            assert!(told.contains(blank), "{behaviour}: {told}");
             let health = format!("{:?}", host.status());
             for part in &parts {
                 assert!(!told.contains(part), "{behaviour}: {told}");

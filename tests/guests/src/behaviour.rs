@@ -8,6 +8,7 @@ use std::{
     io::{self, Read as _, Write as _},
     mem,
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +18,8 @@ use pacer_backend::{
     bindings::wasi::{
         clocks::monotonic_clock,
         http::{outgoing_handler, types},
+        io::poll,
+        random::random,
     },
     connect,
     http::Request,
@@ -24,6 +27,8 @@ use pacer_backend::{
 };
 
 use crate::Settings;
+
+static CALLS: AtomicU32 = AtomicU32::new(0);
 
 pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
     let mut words = words.split(' ');
@@ -89,6 +94,19 @@ pub fn run(call: &Call<'_, Settings>, words: &str) -> Result<String, Error> {
             log!(Warn, "{}\n\u{1b}[31mred", next(); "key" => "value");
             Ok(String::new())
         }
+        // What another call left behind.
+        "count" => Ok(CALLS.fetch_add(1, Ordering::Relaxed).to_string()),
+        "sleep-panic" => {
+            thread::sleep(Duration::from_millis(number(next())));
+            panic!("this is the end of {}", next())
+        }
+        "unsent" => unsent(number(next())),
+        "burst" => {
+            let timers: Vec<_> = (0..number(next())).map(|_| monotonic_clock::subscribe_duration(1)).collect();
+            while poll::poll(&timers.iter().collect::<Vec<_>>()).is_empty() {}
+            Ok("fired".into())
+        }
+        "random-bytes" => Ok(random::get_random_bytes(number(next())).len().to_string()),
         "pollables" => {
             for _ in 0..100_000 {
                 mem::forget(monotonic_clock::subscribe_duration(1));
@@ -256,6 +274,41 @@ fn many(endpoint: &str, count: u64) -> Result<String, Error> {
         }
     }
     Ok(format!("{answered} {}", first.unwrap_or_default()))
+}
+
+/// So many requests that are never sent, each as large as the host takes it; how many bytes it took in all.
+fn unsent(count: u64) -> Result<String, Error> {
+    let part = vec![b'x'; 1 << 20];
+    let (text, mut taken) = ("x".repeat(1 << 20), 0);
+    for _ in 0..count {
+        let fields = types::Fields::new();
+        // One that is too large ends the call.
+        for _ in 0..12 {
+            taken += if fields.append("x", &part[..1_000]).is_ok() { 1_000 } else { 0 };
+        }
+        let request = types::OutgoingRequest::new(fields);
+        for length in [1 << 20, 64 << 10, 8 << 10, 256] {
+            let path = format!("/{}", &text[..length - 1]);
+            taken += if request.set_authority(Some(&text[..length])).is_ok() { length } else { 0 };
+            taken += if request.set_path_with_query(Some(&path)).is_ok() { length } else { 0 };
+            let method = types::Method::Other(text[..length].to_owned());
+            taken += if request.set_method(&method).is_ok() { length } else { 0 };
+        }
+        let refused = |()| Error::internal("a request has no body");
+        let body = request.body().map_err(refused)?;
+        let stream = body.write().map_err(refused)?;
+        let mut rest = &part[..];
+        while let Ok(room @ 1..) = stream.check_write() {
+            let size = rest.len().min(room as usize);
+            if size == 0 || stream.write(&rest[..size]).is_err() {
+                break;
+            }
+            taken += size;
+            rest = &rest[size..];
+        }
+        mem::forget((request, stream, body));
+    }
+    Ok(taken.to_string())
 }
 
 fn echo(call: &Call<'_, Settings>, endpoint: &str, text: &str) -> Result<String, Error> {

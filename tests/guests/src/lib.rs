@@ -58,33 +58,25 @@ impl Backend for Guest {
             "type": "object", "additionalProperties": false,
             "properties": { "behaviour": { "type": "string" }, "size": { "type": "integer", "minimum": 1 } },
         });
-        let schema = if asked == "on-describe:schema" { "{ nonsense".to_owned() } else { settings.to_string() };
-        Description {
-            name: "guest".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            summary: "does whatever a backend should not".into(),
-            settings_schema: schema,
-            pool_schema: pool.to_string(),
-            endpoints: vec![EndpointRequest {
-                name: "engine".into(),
-                purpose: "to have something to ask".into(),
-                required: false,
-                example: "http://127.0.0.1:9000".into(),
-            }],
-            capabilities: vec!["console-log".into()],
-            bootstraps: vec!["jit-config".into()],
-            billing: Billing { granularity_seconds: 0, minimum_seconds: 0 },
-            attributes: vec![],
+        if asked == "on-describe:steers" {
+            return Description { summary: "\u{1b}[2J".into(), ..described(settings.to_string(), &pool) };
         }
+        let schema = if asked == "on-describe:schema" { "{ nonsense".to_owned() } else { settings.to_string() };
+        described(schema, &pool)
     }
 
     fn validate(settings: &Settings, pool: Option<&Pool>) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if settings.doubtful.is_some() {
-            findings.push(Finding::warning("/settings/doubtful", "nobody needs this"));
+        if let Some(doubtful) = &settings.doubtful {
+            // As many as it takes to hide another among them.
+            let times = if doubtful == "very" { 200 } else { 1 };
+            findings.extend((0..times).map(|_| Finding::warning("/settings/doubtful", "nobody needs this")));
         }
         if pool.and_then(|pool| pool.size).is_some_and(|size| size > 100) {
             findings.push(Finding::error("/pool/size", "more than 100 is too much"));
+        }
+        if pool.and_then(|pool| pool.size).is_some_and(|size| size == 13) {
+            findings.push(Finding::error("size", "13 brings bad luck"));
         }
         findings
     }
@@ -134,6 +126,11 @@ impl Backend for Guest {
         Ok(match owner {
             "circle" => Page { instances: one(owner), next: Some(((at + 1) % 3).to_string()) },
             "endless" => Page { instances: vec![], next: Some((at + 1).to_string()) },
+            "crowd" => Page { instances: (0..1_001).flat_map(|_| one(owner)).collect(), next: None },
+            "masses" => {
+                Page { instances: (0..1_000).flat_map(|_| one(owner)).collect(), next: Some((at + 1).to_string()) }
+            }
+            "far" => Page { instances: one(owner), next: Some("c".repeat(5_000)) },
             "strangers" => Page { instances: one("somebody-else"), next: None },
             _ => Page { instances: one(owner), next: (at < 4).then(|| (at + 1).to_string()) },
         })
@@ -146,6 +143,26 @@ impl Backend for Guest {
 
     fn console_log(call: &Call<'_, Settings>, handle: &str, _: u32) -> Result<String, Error> {
         behaviour::run(call, handle)
+    }
+}
+
+fn described(settings_schema: String, pool: &serde_json::Value) -> Description {
+    Description {
+        name: "guest".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        summary: "does whatever a backend should not".into(),
+        settings_schema,
+        pool_schema: pool.to_string(),
+        endpoints: vec![EndpointRequest {
+            name: "engine".into(),
+            purpose: "to have something to ask".into(),
+            required: false,
+            example: "http://127.0.0.1:9000".into(),
+        }],
+        capabilities: vec!["console-log".into()],
+        bootstraps: vec!["jit-config".into()],
+        billing: Billing { granularity_seconds: 0, minimum_seconds: 0 },
+        attributes: vec![],
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Finding, Level, Tools, counted, finding};
 use crate::{
     config::Config,
     plugins::{self, BackendStatus, Backends as _, CONTRACT, Grant, Health, Host},
-    routing::shown_up_to,
+    routing::{shown, shown_up_to},
 };
 
 /// How long a backend may take to list its machines: an engine answers within a second, a busy cloud within ten.
@@ -83,7 +83,7 @@ fn introduction(status: &BackendStatus) -> String {
     format!(
         "`{}` {} speaks {CONTRACT}, digest {}",
         status.plugin,
-        status.version.clone().unwrap_or_else(unknown),
+        status.version.as_deref().map_or_else(unknown, shown),
         status.digest.clone().unwrap_or_else(unknown)
     )
 }
@@ -95,14 +95,21 @@ fn granted(subject: &str, status: &BackendStatus, grant: &Grant) -> Finding {
         (Some(target), Some(purpose)) => {
             let root = if grant.root_equivalent { "; it gives control of that machine, as root" } else { "" };
             let level = if grant.root_equivalent { Level::Warning } else { Level::Ok };
-            (level, format!("endpoint `{}` is granted, {target}{manner}: {purpose}{root}", grant.endpoint))
+            (
+                level,
+                format!(
+                    "endpoint `{}` is granted, {target}{manner}: {}{root}",
+                    grant.endpoint,
+                    shown_up_to(purpose, REASON)
+                ),
+            )
         }
         (Some(target), None) => (
             Level::Warning,
             format!("endpoint `{}` is granted, {target}{manner}, and not asked for: remove `{key}`", grant.endpoint),
         ),
         (None, purpose) => {
-            let purpose = purpose.as_deref().unwrap_or_default();
+            let purpose = shown_up_to(purpose.as_deref().unwrap_or_default(), REASON);
             let (level, word) = if grant.required { (Level::Error, "needed") } else { (Level::Warning, "optional") };
             (level, format!("endpoint `{}` is {word} and not granted: {purpose}; add `{key}`", grant.endpoint))
         }

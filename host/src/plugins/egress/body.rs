@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until},
+    time::{Sleep, sleep_until},
 };
 use wasmtime_wasi_http::{Error as Code, WasiBody};
 
@@ -120,7 +120,7 @@ impl ResponseBody {
         route: Arc<Route>,
         call: Arc<Call>,
     ) -> Self {
-        let patience = Box::pin(sleep_until(until(&call, pause)));
+        let patience = Box::pin(sleep_until(call.until(pause)));
         let left = call.limits.response_size;
         let mut body = Self { inner, left, pause, patience, under_way: Some(under_way), route, call, failed: false };
         if body.inner.is_end_stream() {
@@ -141,10 +141,6 @@ impl ResponseBody {
         self.route.tell(&self.call, &failure);
         Poll::Ready(Some(Err(failure.code)))
     }
-}
-
-fn until(call: &Call, pause: Duration) -> Instant {
-    Instant::now().checked_add(pause).map_or(call.deadline, |at| at.min(call.deadline))
 }
 
 impl Body for ResponseBody {
@@ -179,7 +175,7 @@ impl Body for ResponseBody {
                 if let (Some(trailers), Some(_)) = (frame.trailers_mut(), &self.route.proof) {
                     trailers.remove(header::SET_COOKIE);
                 }
-                let at = until(&self.call, self.pause);
+                let at = self.call.until(self.pause);
                 self.patience.as_mut().reset(at);
                 if self.inner.is_end_stream() {
                     self.finish();

@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use secrecy::SecretString;
@@ -21,6 +25,10 @@ use crate::{
 
 /// Different warnings of one call. Its own log has another budget, so that a chatty component cannot hide these.
 const WARNINGS: usize = 16;
+
+/// Of the name that was asked for, and of what is told of it, in bytes.
+const ASKED: usize = 256;
+const REFUSED: usize = 2_000;
 
 /// A request that came to nothing: what the component is told, and what a person is.
 #[derive(Debug, thiserror::Error)]
@@ -72,17 +80,27 @@ pub(super) struct Call {
     backend: BackendName,
     log: Arc<CallLog>,
     slots: Arc<Semaphore>,
+    reached_out: AtomicBool,
     warned: Mutex<BTreeSet<String>>,
 }
 
 impl Call {
     pub fn new(backend: BackendName, limits: PluginLimits, deadline: Instant, log: Arc<CallLog>) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(limits.requests as usize));
-        Arc::new(Self { deadline, limits, backend, log, slots, warned: Mutex::default() })
+        Arc::new(Self {
+            deadline,
+            limits,
+            backend,
+            log,
+            slots,
+            reached_out: AtomicBool::new(false),
+            warned: Mutex::default(),
+        })
     }
 
     /// Held as long as a request or a connection is under way.
     pub fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        self.reached_out.store(true, Ordering::Relaxed);
         self.slots.clone().try_acquire_owned().map_err(|_| {
             let backend = &self.backend;
             let reason = format!(
@@ -91,6 +109,16 @@ impl Call {
             );
             Failure::limit(Code::ConnectionLimitReached, reason)
         })
+    }
+
+    /// Whether a request or a connection was begun.
+    pub fn reached_out(&self) -> bool {
+        self.reached_out.load(Ordering::Relaxed)
+    }
+
+    /// At the latest so long from now.
+    pub fn until(&self, timeout: Duration) -> Instant {
+        Instant::now().checked_add(timeout).map_or(self.deadline, |at| at.min(self.deadline))
     }
 
     pub fn response_too_large(&self) -> Failure {
@@ -114,9 +142,9 @@ impl Call {
 
     /// What was refused, told under the name that was asked for.
     pub fn refused(&self, asked: &str, refused: &Refused) -> Failure {
-        let failure = Failure::denied(self.log.redact(&refused.told(&self.backend)));
+        let failure = Failure::denied(self.log.redact_up_to(&refused.told(&self.backend), REFUSED));
         // Blanked out before it is cut, or half a secret would pass.
-        self.tell(&shown(&self.log.redact(asked)), "", &failure);
+        self.tell(&shown(&self.log.redact_up_to(asked, ASKED)), "", &failure);
         failure
     }
 

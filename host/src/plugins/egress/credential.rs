@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmtime_wasi_http::{Error as Code, WasiBody};
 
 use super::{
+    super::held,
     aws::Signer,
     call::{Call, Failure},
     dial::Dialer,
@@ -25,10 +26,6 @@ use crate::{
     clock::SharedClock,
     config::{self, Credential, Endpoint},
 };
-
-/// Of a body that is signed, in bytes: it is held whole, since its digest comes before it. The largest that EC2 and its
-/// like take is user data, 16 KiB.
-const SIGNED_BODY: u64 = 1 << 20;
 
 /// Fields of one connection alone; a component has no say in them.
 const OF_A_CONNECTION: [HeaderName; 6] = [
@@ -108,6 +105,15 @@ impl Proof {
         }
     }
 
+    /// An endpoint did not take what was in `Authorization`.
+    pub fn refused(&self, proved: Option<&HeaderValue>) {
+        match self {
+            // Each signature is made anew, and what is the same for every request cannot be had anew.
+            Self::Field { .. } | Self::Signature(_) => {}
+            Self::Token(token) => token.refused(proved),
+        }
+    }
+
     /// Proves who sends a request, over whatever the component said about that.
     pub async fn add(&self, parts: &mut Parts, body: WasiBody, call: &Call) -> Result<WasiBody, Failure> {
         parts.headers.remove(header::AUTHORIZATION);
@@ -141,7 +147,7 @@ fn field(name: HeaderName, value: String) -> Result<Proof, &'static str> {
 
 /// All of a body.
 async fn whole(body: WasiBody, call: &Call) -> Result<Bytes, Failure> {
-    let limit = SIGNED_BODY.min(call.limits.request_size);
+    let limit = held::SIGNED_BODY.min(call.limits.request_size);
     let read = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect();
     let late = |_| Failure::unreachable(Code::HttpRequestBodySize(None), "the body of the request did not end");
     let read = timeout_at(call.deadline, read).await.map_err(late)?;

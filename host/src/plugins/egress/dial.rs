@@ -39,9 +39,20 @@ pub(super) enum Place {
         host: String,
         port: u16,
         tls: Option<(TlsConnector, ServerName<'static>)>,
-        plain_secret: bool,
+        unencrypted: Unencrypted,
         via: Option<Via>,
     },
+}
+
+/// Where it may be connected to without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unencrypted {
+    /// No secret is sent, or there is TLS.
+    Anywhere,
+    /// On this machine.
+    Here,
+    /// On this machine or beside it, where clouds give out identities.
+    Beside,
 }
 
 /// The proxy on the way.
@@ -81,11 +92,11 @@ impl Dialer {
                 Ok(Err(error)) => Err(not_connected(&error)),
                 Err(_) => Err(late("the connection")),
             },
-            Place::Tcp { host, port, tls, plain_secret, via } => {
+            Place::Tcp { host, port, tls, unencrypted, via } => {
                 let stream = match via {
-                    None => self.connect(host, *port, *plain_secret, until).await?,
+                    None => self.connect(host, *port, *unencrypted, until).await?,
                     // What is behind a proxy is never this machine.
-                    Some(_) if *plain_secret => return Err(in_the_clear()),
+                    Some(_) if *unencrypted != Unencrypted::Anywhere => return Err(unencrypted.refused()),
                     Some(via) => self.through(via, host, *port, until).await?,
                 };
                 match tls {
@@ -104,12 +115,12 @@ impl Dialer {
         &self,
         host: &str,
         port: u16,
-        plain_secret: bool,
+        unencrypted: Unencrypted,
         until: Instant,
     ) -> Result<Box<dyn Stream>, Failure> {
         let addresses = self.addresses(host, port, until).await?;
-        if plain_secret && !addresses.iter().all(|address| address.ip().to_canonical().is_loopback()) {
-            return Err(in_the_clear());
+        if !addresses.iter().all(|address| unencrypted.allows(address.ip())) {
+            return Err(unencrypted.refused());
         }
         let stream = connect(&addresses, until).await?;
         // Requests are small and each waits for its answer.
@@ -120,7 +131,7 @@ impl Dialer {
     async fn through(&self, via: &Via, host: &str, port: u16, until: Instant) -> Result<Box<dyn Stream>, Failure> {
         let proxy = via.proxy();
         let stream = self
-            .connect(&proxy.host, proxy.port, false, until)
+            .connect(&proxy.host, proxy.port, Unencrypted::Anywhere, until)
             .await
             .map_err(|failure| Failure { reason: format!("the proxy `{}`: {failure}", proxy.text()), ..failure })?;
         match via {
@@ -187,10 +198,26 @@ async fn connect(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, 
     Err(last)
 }
 
-fn in_the_clear() -> Failure {
-    Failure::denied(
-        "its credential would cross the network unencrypted; use `https://` in `url`, or remove `credential`",
-    )
+impl Unencrypted {
+    fn allows(self, address: IpAddr) -> bool {
+        let here = address.to_canonical().is_loopback();
+        match self {
+            Self::Anywhere => true,
+            Self::Here => here,
+            Self::Beside => here || address::is_refused(address),
+        }
+    }
+
+    fn refused(self) -> Failure {
+        Failure::denied(match self {
+            Self::Anywhere | Self::Here => {
+                "its credential would cross the network unencrypted; use `https://` in `url`, or remove `credential`"
+            }
+            Self::Beside => {
+                "what proves who asks would cross the network unencrypted; use an address that begins with `https://`"
+            }
+        })
+    }
 }
 
 pub(super) fn late(what: &str) -> Failure {
@@ -251,6 +278,17 @@ mod tests {
         assert!(failure.reason.contains("169.254.169.254"), "{failure}");
         assert_eq!(judge(vec![address("fe80::1"), address("10.0.0.1")]).unwrap(), [address("10.0.0.1")]);
         assert!(matches!(judge(Vec::new()).unwrap_err().code, Code::DestinationNotFound));
+    }
+
+    #[test]
+    fn a_secret_goes_unencrypted_no_further_than_beside_this_machine() {
+        let allowed = |unencrypted: Unencrypted| {
+            ["10.0.0.1", "192.0.2.1", "169.254.169.254", "fd00:ec2::23", "127.0.0.2", "::ffff:127.0.0.1"]
+                .map(|text| unencrypted.allows(text.parse().unwrap()))
+        };
+        assert_eq!(allowed(Unencrypted::Anywhere), [true; 6]);
+        assert_eq!(allowed(Unencrypted::Here), [false, false, false, false, true, true]);
+        assert_eq!(allowed(Unencrypted::Beside), [false, false, true, true, true, true]);
     }
 
     #[tokio::test]

@@ -93,6 +93,7 @@ struct State<T> {
 
 struct Current<T> {
     value: Arc<T>,
+    since: Timestamp,
     /// When its successor is due.
     renew: Timestamp,
     /// When it is used no more, if ever.
@@ -104,12 +105,12 @@ impl<T> Current<T> {
     fn new(fetched: Fetched<T>, now: Timestamp) -> Option<Self> {
         let value = Arc::new(fetched.value);
         let Some(until) = fetched.until else {
-            return Some(Self { value, renew: now.saturating_add(UNDATED).ok()?, end: None });
+            return Some(Self { value, since: now, renew: now.saturating_add(UNDATED).ok()?, end: None });
         };
         let lasts = Duration::try_from(until.duration_since(now)).ok().filter(|lasts| !lasts.is_zero())?;
         // One that lasts for minutes only is not renewed all the time.
         let before = |most: Duration, part: u32| until.saturating_sub(most.min(lasts / part)).ok();
-        Some(Self { value, renew: before(EARLY, 4)?, end: Some(before(MARGIN, 8)?) })
+        Some(Self { value, since: now, renew: before(EARLY, 4)?, end: Some(before(MARGIN, 8)?) })
     }
 }
 
@@ -149,6 +150,19 @@ impl<T: Send + Sync + 'static> Fresh<T> {
     pub fn known(&self) -> Vec<Arc<T>> {
         let state = self.0.state();
         state.current.iter().map(|current| &current.value).chain(&state.previous).cloned().collect()
+    }
+
+    /// The one it has was not taken, if it is this one: the next who asks gets another. What came just now is kept, so
+    /// that a server that takes none is not a reason to fetch one for every request.
+    pub fn refused(&self, is: impl FnOnce(&T) -> bool) {
+        let now = self.0.clock.now();
+        let mut state = self.0.state();
+        let refused = state
+            .current
+            .take_if(|current| now.duration_since(current.since).unsigned_abs() >= AGAIN && is(&current.value));
+        if let Some(refused) = refused {
+            state.previous = Some(refused.value);
+        }
     }
 
     fn look(&self) -> Look<T> {
@@ -217,7 +231,8 @@ impl<T> Inner<T> {
         state.under_way = None;
         match fetched {
             Ok(current) => {
-                state.previous = state.current.replace(current).map(|previous| previous.value);
+                let previous = state.current.replace(current).map(|previous| previous.value);
+                state.previous = previous.or(state.previous.take());
                 state.failed = None;
             }
             Err(missing) => {

@@ -24,6 +24,7 @@ use tokio::{
 use wasmtime_wasi_http::{Error as Code, RequestOptions, WasiBody};
 
 use super::{
+    super::held,
     Egress, Route,
     body::{RequestBody, ResponseBody, begun},
     call::{Call, Failure},
@@ -32,8 +33,6 @@ use super::{
     grants,
 };
 
-/// Of the head of an answer. A component's header fields are bounded to 128 KiB with their overhead.
-const HEAD: usize = 64 << 10;
 /// A guest that asks for no timeout gets the deadline of its call.
 const NO_LIMIT: Duration = Duration::MAX;
 
@@ -65,6 +64,7 @@ pub(super) async fn send(
         Some(proof) => proof.add(&mut parts, body, call).await?,
         None => body,
     };
+    let proved = parts.headers.get(header::AUTHORIZATION).cloned();
     if let Some(proxy) = route.forwarder() {
         proxy.authorize(&mut parts.headers);
         parts.uri = absolute(&route.host, parts.uri)?;
@@ -81,7 +81,7 @@ pub(super) async fn send(
     let first_byte = options.first_byte_timeout.unwrap_or(NO_LIMIT);
     let answered = async {
         if let Some(mut connection) = route.pool.take().await {
-            match exchange(&mut connection, request, until(call, first_byte)).await {
+            match exchange(&mut connection, request, call.until(first_byte)).await {
                 Ok(response) => return Ok((response, connection)),
                 Err(Trouble { unsent: Some(unsent), .. }) => request = *unsent,
                 Err(Trouble { silent: true, failure, .. }) => match repeat {
@@ -91,13 +91,18 @@ pub(super) async fn send(
                 Err(trouble) => return Err(trouble.failure),
             }
         }
-        let mut connection = open(egress, route, until(call, options.connect_timeout.unwrap_or(CONNECT))).await?;
-        match exchange(&mut connection, request, until(call, first_byte)).await {
+        let mut connection = open(egress, route, call.until(options.connect_timeout.unwrap_or(CONNECT))).await?;
+        match exchange(&mut connection, request, call.until(first_byte)).await {
             Ok(response) => Ok((response, connection)),
             Err(trouble) => Err(trouble.failure),
         }
     };
     let (response, connection) = answered.await?;
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Some(proof) = &route.proof
+    {
+        proof.refused(proved.as_ref());
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::unreachable(Code::HttpUpgradeFailed, "it switched protocols, which nobody asked for"));
     }
@@ -119,8 +124,13 @@ pub(super) async fn send(
 /// The request as it goes over the wire.
 fn prepare(route: &Route, call: &Call, request: Request<WasiBody>) -> Result<Request<WasiBody>, Failure> {
     let (mut parts, body) = request.into_parts();
-    if parts.method == Method::CONNECT {
-        let reason = "the method `CONNECT` would turn the connection into something else";
+    let unfit = match parts.method {
+        Method::CONNECT => Some("the method `CONNECT` would turn the connection into something else"),
+        // It has the server repeat what was sent, and with it what proves who asks.
+        Method::TRACE => Some("the method `TRACE` asks for the credential back"),
+        _ => None,
+    };
+    if let Some(reason) = unfit {
         return Err(Failure { code: Code::HttpRequestMethodInvalid, ..Failure::denied(reason) });
     }
     let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -147,7 +157,7 @@ async fn open(egress: &Egress, route: &Route, until: Instant) -> Result<Connecti
     let heard = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(Heard { stream, heard: heard.clone() });
     let (sender, driver) =
-        http1::Builder::new().max_buf_size(HEAD).handshake(io).await.map_err(|error| wire(&error, false))?;
+        http1::Builder::new().max_buf_size(held::HEAD).handshake(io).await.map_err(|error| wire(&error, false))?;
     let closing = egress.closing.clone();
     egress.tasks.spawn(async move {
         tokio::select! {
@@ -189,10 +199,6 @@ async fn exchange(
             Err(Trouble { failure, silent: false, unsent: None })
         }
     }
-}
-
-fn until(call: &Call, timeout: Duration) -> Instant {
-    Instant::now().checked_add(timeout).map_or(call.deadline, |at| at.min(call.deadline))
 }
 
 /// What a fault of a connection means. `heard` is whether an answer had begun.

@@ -26,7 +26,7 @@ mod tls;
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -51,13 +51,13 @@ use wasmtime_wasi_http::{Error as Code, RequestOptions, WasiBody, WasiHttpHooks}
 use self::{
     call::{Call, Failure},
     credential::{Means, Proof},
-    dial::{CONNECT, Dialer, Place, Stream, Via},
+    dial::{CONNECT, Dialer, Place, Stream, Unencrypted, Via},
     fresh::Owner,
     grants::Refused,
     pool::Pool,
     proxy::Proxy,
 };
-use super::{CallLog, ErrorKind, PluginError};
+use super::{CallLog, ErrorKind, PluginError, held, redact::Patterns};
 use crate::{
     clock::SharedClock,
     config::{self, Credential, Endpoint, EndpointTarget, PluginLimits},
@@ -65,7 +65,7 @@ use crate::{
 };
 
 /// What a component may write into a stream before it has to wait.
-const STREAM_BUFFER: usize = 64 << 10;
+const STREAM_BUFFER: usize = 32 << 10;
 
 /// The endpoints of one backend; shared by its calls. Its connections close when it is dropped.
 pub(super) struct Egress {
@@ -74,6 +74,8 @@ pub(super) struct Egress {
     routes: BTreeMap<EndpointName, Arc<Route>>,
     /// What is put on the wire for the backend, and its component must not be able to repeat.
     secrets: Vec<SecretString>,
+    /// The same with what was fetched, ready to be searched for.
+    patterns: Mutex<Arc<Patterns>>,
     dialer: Dialer,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -137,16 +139,34 @@ impl Egress {
             })?;
             routes.insert(name.clone(), Arc::new(route));
         }
+        let secrets: Vec<SecretString> = backend.endpoints.values().flat_map(Endpoint::secrets).collect();
         Ok(Self {
             backend: backend.name.clone(),
             limits: backend.limits.clone(),
             routes,
-            secrets: backend.endpoints.values().flat_map(Endpoint::secrets).collect(),
+            patterns: Mutex::new(Arc::new(Patterns::new(secrets.iter().cloned()))),
+            secrets,
             dialer,
             tasks,
             _close: closing.clone().drop_guard(),
             closing,
         })
+    }
+
+    /// For a backend whose endpoints cannot be used: it reaches none.
+    pub fn nothing(backend: &config::Backend, tasks: TaskTracker) -> Self {
+        let closing = CancellationToken::new();
+        Self {
+            backend: backend.name.clone(),
+            limits: backend.limits.clone(),
+            routes: BTreeMap::new(),
+            secrets: Vec::new(),
+            patterns: Mutex::default(),
+            dialer: Dialer::new(tasks.clone()),
+            tasks,
+            _close: closing.clone().drop_guard(),
+            closing,
+        }
     }
 
     /// What is granted, in the order of the names.
@@ -157,6 +177,18 @@ impl Egress {
             credentials: &route.credentials,
             proxy: route.proxy.as_ref().map(|proxy| proxy.text()),
         })
+    }
+
+    /// What no call may repeat: what was fetched too, since an endpoint may have repeated it in another call, and the
+    /// component kept it.
+    pub fn secrets(&self) -> Arc<Patterns> {
+        let proofs = self.routes.values().filter_map(|route| route.proof.as_ref());
+        let fetched: Vec<SecretString> = proofs.flat_map(Proof::known).collect();
+        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        if !fetched.iter().all(|secret| patterns.has(secret)) {
+            *patterns = Arc::new(Patterns::new(self.secrets.iter().cloned().chain(fetched)));
+        }
+        patterns.clone()
     }
 
     fn route(&self, name: Result<EndpointName, Refused>) -> Result<&Arc<Route>, Refused> {
@@ -173,12 +205,13 @@ impl Route {
         let tcp = |tls: bool, host: &str, port: u16, protocol: &[u8]| {
             let server = ServerName::try_from(host.to_owned()).map_err(|_| "its host is not a name".to_owned());
             let tls = if tls { Some((tls::connector(endpoint, protocol)?, server?)) } else { None };
-            let plain_secret = proof.is_some() && tls.is_none();
+            let clear = proof.is_some() && tls.is_none();
+            let unencrypted = if clear { Unencrypted::Here } else { Unencrypted::Anywhere };
             let via = proxy.clone().map(|proxy| match (&endpoint.target, &tls) {
                 (EndpointTarget::Http { .. }, None) => Via::Forward(proxy),
                 _ => Via::Tunnel(proxy),
             });
-            Ok::<_, String>(Place::Tcp { host: host.to_owned(), port, tls, plain_secret, via })
+            Ok::<_, String>(Place::Tcp { host: host.to_owned(), port, tls, unencrypted, via })
         };
         let (protocol, place, base_path) = match &endpoint.target {
             EndpointTarget::Unix(path) => (Protocol::Any, Place::Unix(path.clone()), String::new()),
@@ -227,10 +260,12 @@ pub(super) struct OpenError {
 impl CallEgress {
     pub fn new(egress: Arc<Egress>, deadline: Instant, log: Arc<CallLog>) -> Self {
         let call = Call::new(egress.backend.clone(), egress.limits.clone(), deadline, log);
-        // What was fetched too: an endpoint may have repeated it in another call, and the component kept it.
-        let fetched = egress.routes.values().filter_map(|route| route.proof.as_ref()).flat_map(Proof::known);
-        egress.secrets.iter().cloned().chain(fetched).for_each(|secret| call.hide(secret));
         Self { egress, call }
+    }
+
+    /// Whether anything was asked of an endpoint.
+    pub fn reached_out(&self) -> bool {
+        self.call.reached_out()
     }
 
     /// Opens a byte stream for a protocol that is not HTTP.
@@ -295,6 +330,14 @@ impl CallEgress {
 }
 
 impl WasiHttpHooks for CallEgress {
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        held::CHUNKS
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        held::CHUNK
+    }
+
     fn send_request(
         &mut self,
         request: Request<WasiBody>,

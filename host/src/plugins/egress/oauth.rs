@@ -66,6 +66,11 @@ impl Bearer {
         Ok(HeaderValue::clone(&value))
     }
 
+    /// An endpoint did not take it: it may have been withdrawn before its end.
+    pub fn refused(&self, used: Option<&HeaderValue>) {
+        self.0.refused(|value| Some(value) == used);
+    }
+
     /// The secrets that were fetched.
     pub fn known(&self) -> Vec<SecretString> {
         self.0.known().iter().filter_map(|value| token(value)).collect()

@@ -1,7 +1,7 @@
 //! Requests of the host itself, for what it needs before it can speak for a component: keys and tokens.
 //!
 //! Each has a connection of its own: there is one in minutes. Encrypted ones take the endpoint's proxy; what is plain
-//! is on this machine or beside it, where clouds give out identities, and never goes through a proxy.
+//! is on this machine or beside it, where clouds give out identities, and never goes through a proxy nor anywhere else.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use wasmtime_wasi_http::Error as Code;
 
 use super::{
     call::Failure,
-    dial::{Dialer, Place, Via, late},
+    dial::{Dialer, Place, Unencrypted, Via, late},
     grants::bracketed,
     http::wire,
     proxy::Proxy,
@@ -54,7 +54,9 @@ impl Outside {
         let port = parts.uri.port_u16().unwrap_or(usual);
         let named = if port == usual { bracketed(&host) } else { format!("{}:{port}", bracketed(&host)) };
         let via = self.proxy.clone().filter(|_| tls.is_some()).map(Via::Tunnel);
-        let place = Place::Tcp { host, port, tls, plain_secret: false, via };
+        // Whatever is sent here is a secret, or is answered with one.
+        let unencrypted = if tls.is_some() { Unencrypted::Anywhere } else { Unencrypted::Beside };
+        let place = Place::Tcp { host, port, tls, unencrypted, via };
         let stream = self.dialer.dial(&place, until).await?;
         parts.headers.insert(header::HOST, HeaderValue::try_from(&named).map_err(|_| unfit())?);
         parts.uri = Uri::from(parts.uri.path_and_query().cloned().ok_or_else(unfit)?);

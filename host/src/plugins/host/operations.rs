@@ -22,9 +22,20 @@ use crate::routing::BackendName;
 /// Pages of a listing; at the usual hundred machines a page it is more than any pool has.
 const PAGES: usize = 1_000;
 
+/// Machines of a listing in all, and what they come to.
+const LISTED: usize = 10_000;
+const LISTED_BYTES: usize = 32 << 20;
+
+/// What a machine of a listing takes up, about.
+fn bytes(instance: &Instance) -> usize {
+    let attributes = instance.attributes.iter().map(|(key, value)| key.len() + value.len());
+    let texts = instance.addresses.iter().map(String::len).chain(attributes);
+    size_of::<Instance>() + instance.handle.len() + instance.name.len() + instance.owner.len() + texts.sum::<usize>()
+}
+
 /// An instance that was asked for by name.
 fn named(instance: wire::Instance, name: &str, owner: &str, state: &State) -> Result<Instance, String> {
-    let instance = convert::instance(instance, |text| state.redact(text))?;
+    let instance = convert::instance(instance, &|text, longest| state.redact(text, longest))?;
     if instance.name != name || instance.owner != owner {
         return Err(format!(
             "asked for machine `{name}` of `{owner}`, it gave `{}` of `{}`",
@@ -78,8 +89,8 @@ impl Backends for Host {
             self.invoke(&backend, "get", None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let found = instance.pacer_backend_provisioner().call_get(&mut *store, &context, &handle).await?;
-                    let redact = |text: &str| store.data().redact(text);
-                    Ok(Answer::of(found, |found| found.map(|found| convert::instance(found, redact)).transpose()))
+                    let redact = |text: &str, longest: usize| store.data().redact(text, longest);
+                    Ok(Answer::of(found, |found| found.map(|found| convert::instance(found, &redact)).transpose()))
                 }
                 .boxed()
             })
@@ -98,23 +109,31 @@ impl Backends for Host {
         async move {
             let ends = tokio::time::Instant::now() + deadline;
             let mut all = Vec::new();
-            let (mut cursor, mut seen) = (None, HashSet::new());
+            let (mut cursor, mut seen, mut size) = (None, HashSet::new(), 0);
+            let without_end = |what: &str| BackendError {
+                kind: ErrorKind::Internal,
+                message: format!("backend `{backend}`: its listing {what}"),
+                retry_after: None,
+                asked: true,
+            };
             for _ in 0..PAGES {
                 let left = ends.saturating_duration_since(tokio::time::Instant::now());
                 let (page, next) = self.list_page(&backend, &owner, cursor.take(), left).await?;
-                all.extend(page.into_iter().filter(|instance| instance.owner == owner));
+                all.extend(
+                    page.into_iter().filter(|instance| instance.owner == owner).inspect(|one| size += bytes(one)),
+                );
+                if all.len() > LISTED || size > LISTED_BYTES {
+                    return Err(without_end(&format!(
+                        "is of more than {LISTED} machines or {LISTED_BYTES} bytes, which no pool has"
+                    )));
+                }
                 match next {
                     None => return Ok(all),
                     Some(next) if seen.insert(next.clone()) => cursor = Some(next),
                     Some(_) => break,
                 }
             }
-            Err(BackendError {
-                kind: ErrorKind::Internal,
-                message: format!("backend `{backend}`: its listing does not come to an end"),
-                retry_after: None,
-                asked: false,
-            })
+            Err(without_end("does not come to an end"))
         }
         .boxed()
     }
@@ -177,8 +196,7 @@ impl Backends for Host {
                 async move {
                     let quoted =
                         instance.pacer_backend_provisioner().call_quote(&mut *store, &context, &settings).await?;
-                    let redact = |text: &str| store.data().redact(text);
-                    Ok(Answer::of(quoted, |quoted| Ok(quoted.map(|price| convert::price(&price, redact)))))
+                    Ok(Answer::of(quoted, |quoted| quoted.as_ref().map(convert::price).transpose()))
                 }
                 .boxed()
             })
@@ -202,7 +220,16 @@ impl Backends for Host {
                         .pacer_backend_provisioner()
                         .call_console_log(&mut *store, &context, &handle, max_bytes)
                         .await?;
-                    Ok(Answer::of(outcome, |text| Ok(store.data().redact(&text))))
+                    let text = match outcome {
+                        Ok(text) => text,
+                        Err(error) => return Ok(Answer::Error(error)),
+                    };
+                    // It may be long, and is searched as a whole: where it begins, a secret may be cut in two.
+                    let log = store.data().log();
+                    let shown = tokio::task::spawn_blocking(move || log.redact(&text)).await?;
+                    let longest = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+                    let start = shown.ceil_char_boundary(shown.len().saturating_sub(longest));
+                    Ok(Answer::Fine(shown[start..].to_owned()))
                 }
                 .boxed()
             })
@@ -216,6 +243,16 @@ impl Backends for Host {
             Component::InForce(loaded) => Some(loaded.linked.digest.clone()),
             Component::Loading | Component::Refused(_) => None,
         }
+    }
+
+    fn fit(
+        &self,
+        backend: &BackendName,
+        pool: &serde_json::Value,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Arc<Description>, BackendError>> {
+        let (backend, pool) = (backend.clone(), pool.clone());
+        async move { self.judge_pool(&backend, &pool, deadline).await }.boxed()
     }
 
     fn described(
@@ -244,14 +281,7 @@ impl Host {
                     .pacer_backend_provisioner()
                     .call_list(&mut *store, &context, &owner, cursor.as_deref())
                     .await?;
-                Ok(Answer::of(page, |page| {
-                    let instances: Result<Vec<_>, _> = page
-                        .instances
-                        .into_iter()
-                        .map(|instance| convert::instance(instance, |text| store.data().redact(text)))
-                        .collect();
-                    Ok((instances?, page.next))
-                }))
+                Ok(Answer::of(page, |page| convert::page(page, &|text, longest| store.data().redact(text, longest))))
             }
             .boxed()
         })

@@ -33,7 +33,7 @@ pub(super) async fn describe_is_fit(ground: &Ground<'_>) -> Verdict {
     let summary = &description.summary;
     ensure!(!summary.is_empty() && !summary.contains('\n'), "its summary is not one line for people: `{summary}`");
     for (which, schema) in
-        [("settings-schema", &description.settings_schema), ("pool-schema", &description.pool_schema)]
+        [("settings-schema", description.settings_schema.json()), ("pool-schema", description.pool_schema.json())]
     {
         ensure!(schema["type"] == "object", "its {which} is of no object");
     }

@@ -306,9 +306,11 @@ async fn redirects_and_upgrades_are_not_followed() {
     assert_eq!(followed.connections(), 0);
     let code = call.send(get("http://engine/upgrade"), None).await.unwrap_err();
     assert!(matches!(code, Code::HttpUpgradeFailed), "{code:?}");
-    let connect = Request::builder().method(Method::CONNECT).uri("http://engine/").body(empty()).unwrap();
-    let code = call.send(connect, None).await.unwrap_err();
-    assert!(matches!(code, Code::HttpRequestMethodInvalid), "{code:?}");
+    for method in [Method::CONNECT, Method::TRACE] {
+        let request = Request::builder().method(method).uri("http://engine/").body(empty()).unwrap();
+        let code = call.send(request, None).await.unwrap_err();
+        assert!(matches!(code, Code::HttpRequestMethodInvalid), "{code:?}");
+    }
 }
 
 #[tokio::test]

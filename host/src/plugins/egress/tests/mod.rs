@@ -28,7 +28,7 @@ use super::{CallEgress, Egress};
 use crate::{
     clock::{Clock, SharedClock},
     config::{Backend, Credential, Endpoint, EndpointTarget, PluginLimits},
-    plugins::log::CallLog,
+    plugins::{log::CallLog, redact::Secrets},
 };
 
 /// Far more than any exchange on this machine takes.
@@ -88,7 +88,8 @@ impl Fixture {
 
     /// The component of this call may not log a byte itself.
     fn call_until(&self, deadline: Duration) -> CallEgress {
-        let log = CallLog::new("main".into(), "create", "op-1".into(), None, vec!["hunter2-hunter2".into()], 0);
+        let secrets = Secrets::new(self.egress.secrets(), vec!["hunter2-hunter2".into()]);
+        let log = CallLog::new("main".into(), "create", "op-1".into(), None, secrets, 0);
         CallEgress::new(self.egress.clone(), Instant::now() + deadline, log)
     }
 

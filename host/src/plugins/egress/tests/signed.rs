@@ -116,12 +116,12 @@ async fn a_body_that_is_too_large_to_be_signed_is_refused_and_nothing_is_sent() 
     let fixture = Fixture::new([("cloud", signed(port, "ec2", None))]);
     let post = |body| Request::post("http://cloud/").body(body).unwrap();
     let call = fixture.call();
-    let code = call.send(post(unknown_length(1_025)), None).await.unwrap_err();
-    assert!(matches!(code, Code::HttpRequestBodySize(Some(0x10_0000))), "{code:?}");
+    let code = call.send(post(unknown_length(129)), None).await.unwrap_err();
+    assert!(matches!(code, Code::HttpRequestBodySize(Some(0x2_0000))), "{code:?}");
     assert!(logged.text().contains("signed is held in memory"), "{}", logged.text());
     assert_eq!(seen.connections(), 0);
-    call.send(post(unknown_length(1_024)), None).await.unwrap();
-    assert_eq!(seen.body().len(), 1 << 20);
+    call.send(post(unknown_length(128)), None).await.unwrap();
+    assert_eq!(seen.body().len(), 128 << 10);
     // The backend's own limit is the lower one.
     let limits = PluginLimits { request_size: 1_000, ..PluginLimits::default() };
     let fixture = Fixture::limited(limits, [("cloud", signed(port, "ec2", None))]);

@@ -159,3 +159,38 @@ async fn a_token_service_beside_pacer_is_asked_directly_and_never_shown_the_cert
     assert!(matches!(code, Code::DestinationUnavailable), "{code:?}");
     assert!(logged.text().contains("cannot be asked") && asked.connections() == 0, "{}", logged.text());
 }
+
+#[tokio::test]
+async fn a_token_that_is_not_taken_is_not_used_again() {
+    let (service, engine) = (server::tcp().await, server::tcp().await);
+    let (service_port, port) = (service.port, engine.port);
+    let given = Arc::new(AtomicU64::new(0));
+    let asked = service.serve(move |_| {
+        let number = given.fetch_add(1, Ordering::SeqCst) + 1;
+        text(StatusCode::OK, format!(r#"{{"access_token":"token-{number}","expires_in":3600}}"#))
+    });
+    let seen = engine.serve(|parts| {
+        let withdrawn = parts.headers[header::AUTHORIZATION] == "Bearer token-1";
+        text(if withdrawn { StatusCode::UNAUTHORIZED } else { StatusCode::OK }, String::new())
+    });
+    let fixture = Fixture::new([("cloud", with_token(port, service_port))]);
+    let ask = async || fixture.call().send(get("http://cloud/"), None).await.unwrap().status();
+    // One that came just now is not thrown away for it.
+    assert_eq!((ask().await, ask().await), (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED));
+    assert_eq!(asked.paths().len(), 1);
+    fixture.clock.pass(Duration::from_secs(6));
+    assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask().await, StatusCode::OK);
+    assert_eq!(seen.header("authorization").as_deref(), Some("Bearer token-2"));
+    assert_eq!(asked.paths().len(), 2);
+}
+
+#[tokio::test]
+async fn the_secret_of_a_client_does_not_cross_the_network_in_the_clear() {
+    let (logged, _guard) = Logged::start();
+    let engine = server::tcp().await;
+    let fixture = Fixture::new([("cloud", guarded(http(engine.port), of("http://192.0.2.1/token")))]);
+    let code = fixture.call().send(get("http://cloud/"), None).await.unwrap_err();
+    assert!(matches!(code, Code::HttpRequestDenied), "{code:?}");
+    assert!(logged.text().contains("would cross the network unencrypted"), "{}", logged.text());
+}
