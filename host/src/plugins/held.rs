@@ -6,9 +6,9 @@ use wasmtime::{
     component::{Linker, Resource},
 };
 use wasmtime_wasi_http::{
-    WasiHttpView as _,
+    Error as Code, WasiHttpView as _,
     p2::{
-        bindings::http::types::{HostOutgoingRequest as _, Method},
+        bindings::http::types::{ErrorCode, Host as _, HostOutgoingRequest as _, IoError, Method},
         types::HostOutgoingRequest,
     },
 };
@@ -81,6 +81,15 @@ pub(super) fn bound_requests(linker: &mut Linker<State>) -> wasmtime::Result<()>
             Ok((store.data_mut().http().set_method(request, method)?,))
         },
     )?;
+    // The engine knows the codes of requests only, and none of a body that is read.
+    types.func_wrap("http-error-code", |mut store: StoreContextMut<'_, State>, (error,): (Resource<IoError>,)| {
+        let mut view = store.data_mut().http();
+        let limit = view.table.get(&error)?.downcast_ref::<Code>();
+        if let Some(Code::HttpResponseBodySize(size)) = limit {
+            return Ok((Some(ErrorCode::HttpResponseBodySize(*size)),));
+        }
+        Ok((view.http_error_code(error)?,))
+    })?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -125,7 +125,7 @@ impl Response {
     pub fn bytes(self, max: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         let read = self.body.take(max as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|e| Error::unavailable(format!("`{}`: the answer broke off: {e}", self.what)))?;
+        read.map_err(|e| Error::new(kind_of_failure(&e), format!("`{}`: the answer broke off: {e}", self.what)))?;
         if bytes.len() > max {
             return Err(Error::unavailable(format!("`{}`: the answer is longer than {max} bytes", self.what)));
         }
@@ -178,6 +178,11 @@ impl Response {
         let kind = kind_of(self.status);
         Err(self.into_error(kind))
     }
+}
+
+/// What a body that breaks off means: a limit of the host's is met again, all else may pass.
+pub(crate) fn kind_of_failure(error: &std::io::Error) -> ErrorKind {
+    if error.kind() == std::io::ErrorKind::QuotaExceeded { ErrorKind::Internal } else { ErrorKind::Unavailable }
 }
 
 /// What a status usually means.

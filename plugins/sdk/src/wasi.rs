@@ -13,13 +13,14 @@ use crate::{
             clocks::monotonic_clock,
             http::{outgoing_handler, types},
             io::{
+                error::Error as Failed,
                 poll,
                 streams::{InputStream, OutputStream, StreamError},
             },
         },
     },
     connect::{Connection, Connector},
-    http::{Request, Response, Transport},
+    http::{Request, Response, Transport, kind_of_failure},
 };
 
 /// What `wasi:io` accepts in one blocking write.
@@ -66,7 +67,7 @@ impl Read for Reader {
                     return Ok(bytes.len());
                 }
                 Err(StreamError::Closed) => return Ok(0),
-                Err(StreamError::LastOperationFailed(e)) => return Err(io::Error::other(e.to_debug_string())),
+                Err(StreamError::LastOperationFailed(e)) => return Err(failed(&e)),
             }
         }
     }
@@ -110,8 +111,27 @@ impl Write for Writer {
 fn broken(error: StreamError) -> io::Error {
     match error {
         StreamError::Closed => io::ErrorKind::BrokenPipe.into(),
-        StreamError::LastOperationFailed(e) => io::Error::other(e.to_debug_string()),
+        StreamError::LastOperationFailed(e) => failed(&e),
     }
+}
+
+/// A limit of the host's shows as `QuotaExceeded`.
+fn failed(error: &Failed) -> io::Error {
+    match types::http_error_code(error) {
+        Some(code) if is_limit(&code) => io::Error::new(io::ErrorKind::QuotaExceeded, format!("{code:?}")),
+        Some(code) => io::Error::other(format!("{code:?}")),
+        None => io::Error::other(error.to_debug_string()),
+    }
+}
+
+/// Whether a code means that the call asked for more than the host's limits allow.
+fn is_limit(code: &types::ErrorCode) -> bool {
+    matches!(
+        code,
+        types::ErrorCode::ConnectionLimitReached
+            | types::ErrorCode::HttpRequestBodySize(Some(_))
+            | types::ErrorCode::HttpResponseBodySize(Some(_))
+    )
 }
 
 /// Waits until it is ready, or fails with `TimedOut` at the deadline.
@@ -210,7 +230,7 @@ impl Transport for Wasi {
             Ok(()) => finished.map_err(|code| failure(&what, &code))?,
             // The endpoint wants no more of it. What it answered counts, or else why it went away.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(e) => return Err(Error::unavailable(format!("`{what}`: sending: {e}"))),
+            Err(e) => return Err(Error::new(kind_of_failure(&e), format!("`{what}`: sending: {e}"))),
         }
 
         let ready = pending.subscribe();
@@ -235,7 +255,7 @@ impl Transport for Wasi {
     }
 }
 
-/// The sandbox's codes as kinds: a refused grant is the operator's to fix, all else may pass.
+/// The sandbox's codes as kinds: a refused grant is the operator's to fix, a limit is met again, all else may pass.
 #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum of forty codes; the rest mean the endpoint failed")]
 fn failure(what: &str, code: &types::ErrorCode) -> Error {
     let message = format!("`{what}`: {code:?}");
@@ -244,6 +264,7 @@ fn failure(what: &str, code: &types::ErrorCode) -> Error {
         types::ErrorCode::HttpRequestUriInvalid | types::ErrorCode::HttpRequestMethodInvalid => {
             Error::internal(message)
         }
+        limit if is_limit(limit) => Error::internal(message),
         _ => Error::unavailable(message),
     }
 }
