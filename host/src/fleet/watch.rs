@@ -259,3 +259,6 @@ fn is_ghost(world: &World, listed: &GitHubRunner) -> bool {
 pub(super) async fn pause(executor: &Executor, time: Duration) -> bool {
     executor.stopping.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
 }
+
+#[cfg(test)]
+mod tests;

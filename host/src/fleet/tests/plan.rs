@@ -188,6 +188,8 @@ fn a_completion_that_overtakes_its_start_still_ends_the_runner() {
 fn every_state_has_an_end() {
     for (state, retires) in [
         (RunnerState::Planned, false),
+        (RunnerState::Registering, false),
+        (RunnerState::Creating, false),
         (RunnerState::Booting, true),
         (RunnerState::Idle, true),
         (RunnerState::Busy, false),
@@ -196,6 +198,13 @@ fn every_state_has_an_end() {
         let mut sim = plain();
         sim.queue(1);
         let name = started(&sim.plan()).remove(0);
+        let deadline = sim.now + Duration::from_secs(60);
+        if state == RunnerState::Registering {
+            sim.change(&name, RunnerChange::Registering { deadline });
+        }
+        if state == RunnerState::Creating {
+            sim.change(&name, RunnerChange::Creating { github_runner_id: Some(1), deadline });
+        }
         if state.rank() >= RunnerState::Booting.rank() {
             sim.created(&name);
         }

@@ -487,7 +487,7 @@ fn play(seed: u64) {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
 
     #[test]
     fn every_job_is_served_within_caps_and_every_surplus_runner_goes(seed: u64) {
