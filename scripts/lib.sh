@@ -9,6 +9,8 @@ case $target_dir in
 *) target_dir=$PWD/$target_dir ;;
 esac
 export CARGO_TARGET_DIR=$target_dir
+# Daemons are there, which is not in everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
 
 # The backends that come with pacer: folders of `plugins/`, and what their packages are called after.
 backends=(docker ec2 hetzner incus libvirt simulated)
@@ -28,7 +30,11 @@ need_cargo() {
     [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
     command -v cargo >/dev/null || fail "cargo was not found; install Rust from https://rustup.rs and open a new shell"
     cargo --version >/dev/null 2>&1 || fail "rustup has no toolchain to run; choose one with \`rustup default stable\`"
-    command -v cc >/dev/null || fail "no C compiler was found; on Debian: apt-get install gcc"
+    command -v cc >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "no C compiler was found; on Debian: apt-get install gcc libc6-dev"
+    say "installing a C compiler, which Rust links with: apt-get install --no-install-recommends gcc libc6-dev"
+    install_packages gcc libc6-dev
+    command -v cc >/dev/null || fail "there still is no C compiler, see above"
 }
 
 # The backends are WebAssembly components; Rust's compiler has that target, but not installed by default.
@@ -46,6 +52,52 @@ need_wasm_target() {
 has_incus() {
     command -v incus >/dev/null &&
         { [ -x /usr/libexec/incus/incusd ] || [ -x /usr/lib/incus/incusd ] || command -v incusd >/dev/null; }
+}
+
+installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q 'ok installed'; }
+
+# packages_for ENGINE: Debian's, of what it is made of.
+packages_for() {
+    case $1 in
+    # A busybox that needs no libraries: the runners' image is nothing but this file and a script.
+    docker) echo docker.io busybox-static ;;
+    # Its runtime is Docker's.
+    podman) echo podman docker.io busybox-static ;;
+    incus) echo incus-base busybox-static ;;
+    libvirt) echo libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils busybox-static ;;
+    # The emulated cloud is a Python program in an environment of its own.
+    ec2) echo python3-venv ;;
+    # A double of it, and the simulator's own cloud.
+    hetzner | simulated) ;;
+    # What machines fetch their configuration with, what reads their documents, what looks at pages.
+    machines) echo curl wget python3 ;;
+    browser) echo chromium ;;
+    esac
+}
+
+# is_here PACKAGE: it, or what it is wanted for from somewhere else.
+is_here() {
+    case $1 in
+    docker.io) command -v dockerd >/dev/null && command -v docker >/dev/null ;;
+    libvirt-daemon | libvirt-daemon-driver-qemu) command -v libvirtd >/dev/null ;;
+    libvirt-clients) command -v virsh >/dev/null ;;
+    qemu-system-x86) command -v qemu-system-x86_64 >/dev/null ;;
+    qemu-utils) command -v qemu-img >/dev/null ;;
+    incus-base) has_incus ;;
+    python3-venv) command -v moto_server >/dev/null || python3 -c 'import venv, ensurepip' 2>/dev/null ;;
+    # The one that Debian's own modules are for.
+    python3) [ -x /usr/bin/python3 ] ;;
+    chromium | curl | wget | podman) command -v "$1" >/dev/null ;;
+    *) installed "$1" ;;
+    esac
+}
+
+# missing_packages ENGINE…: one a line.
+missing_packages() {
+    local engine package
+    for engine in "$@"; do
+        for package in $(packages_for "$engine"); do is_here "$package" || echo "$package"; done
+    done | sort -u
 }
 
 apt_install() { apt-get install -y -qq --no-install-recommends "$@" || say "apt-get could not install: $*"; }

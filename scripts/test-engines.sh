@@ -17,29 +17,9 @@ for engine in $wanted; do
     esac
 done
 
-# packages ENGINE: Debian's, of what it needs.
-packages() {
-    case $1 in
-    docker) echo docker.io busybox-static ;;
-    # Its runtime is Docker's.
-    podman) echo podman docker.io busybox-static ;;
-    incus) echo incus-base busybox-static ;;
-    libvirt) echo libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils busybox-static ;;
-    # moto is Python's.
-    ec2) echo python3-venv ;;
-    # A double of it, and the simulator's own cloud.
-    hetzner | simulated) ;;
-    esac
-}
-
-installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q 'ok installed'; }
-
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     for engine in $wanted; do
-        missing=()
-        for package in $(packages "$engine"); do
-            [ "$package" = python3-venv ] && python3 -c 'import venv, ensurepip' 2>/dev/null || installed "$package" || missing+=("$package")
-        done
+        mapfile -t missing < <(missing_packages "$engine")
         [ "${#missing[@]}" -gt 0 ] || continue
         say "installing Debian packages that $engine is made of: ${missing[*]}"
         install_packages "${missing[@]}"

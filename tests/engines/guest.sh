@@ -31,6 +31,7 @@ fetch() {
         fail "a kernel is fetched with apt-get, which is not here; put \`vmlinuz\` and its modules into \`$cache\`"
     package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*-cloud-amd64\)$/\1/p' | head -n 1)
     [ -n "$package" ] || fail "apt knows no kernel for clouds; run \`apt-get update\`"
+    echo "guest.sh: downloading a kernel for guests, Debian's $package (30 MB), into $cache" >&2
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2 && dpkg-deb -x ./*.deb tree) ||

@@ -29,16 +29,25 @@ pub fn plugins() -> PathBuf {
     folder
 }
 
+/// Where cargo puts things.
+pub fn target_folder() -> PathBuf {
+    profile_folder().parent().expect("a profile's folder is in the target folder").to_owned()
+}
+
 /// A program of this workspace. Test programs live in `<profile>/deps`, programs in `<profile>`.
 fn beside_us(name: &str) -> PathBuf {
+    let path = profile_folder().join(name);
+    assert!(path.is_file(), "`{}` is not built; run `cargo build -p {name}`", path.display());
+    path
+}
+
+fn profile_folder() -> PathBuf {
     let us = std::env::current_exe().expect("a running program has a path");
     let mut folder = us.parent().expect("a program is in a folder");
     if folder.ends_with("deps") {
         folder = folder.parent().expect("`deps` is in the profile's folder");
     }
-    let path = folder.join(name);
-    assert!(path.is_file(), "`{}` is not built; run `cargo build -p {name}`", path.display());
-    path
+    folder.to_owned()
 }
 
 /// A variable of the test run's environment.

@@ -1,15 +1,16 @@
 //! The start script against the server that rendered it: in a container that stands for the machine, with the
 //! simulator's runner in place of GitHub's. What the script does by itself is in `start_script.rs`.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use pacer_simulator::{
     cloud::{Conditions, script},
     faults::Fault,
 };
 use pacer_tests::{
+    binaries,
     engine::{self, Engine},
-    machine::{Callback, Ended, Machine, Manners, System, archive},
+    machine::{Callback, Ended, Machine, Manners, OFF, System, archive, powers_off},
     pacer::TestPacer,
     wait::{SOON, eventually},
     world::{World, runner_script},
@@ -18,6 +19,30 @@ use serde_json::Value;
 
 /// The simulator's runner.
 const RUN: &str = "#!/bin/sh\nexec sh /runner.sh\n";
+
+/// Debian's cloud-init on what the machine was given as user-data, with the parts of it that a document of pacer's uses. What
+/// it runs at a boot are these four.
+const CLOUD_INIT: &str = r#"
+PATH=$PATH:/sbin
+export PATH PYTHONPATH=/cloud-init/usr/lib/python3/dist-packages
+seed=/var/lib/cloud/seed/nocloud
+mkdir -p /etc/cloud $seed
+echo 'instance-id: i-1' >$seed/meta-data
+cat >/etc/cloud/cloud.cfg <<'END'
+datasource_list: [NoCloud]
+datasource: { NoCloud: { fs_label: null } }
+network: { config: disabled }
+cloud_init_modules: [bootcmd, write-files]
+cloud_config_modules: [runcmd]
+cloud_final_modules: [scripts-user]
+system_info: { distro: debian, paths: { cloud_dir: /var/lib/cloud/, run_dir: /run/cloud-init/ } }
+END
+cloud_init() { python3 -m cloudinit.cmd.main "$@"; }
+cp $seed/user-data /tmp/user-data
+cloud_init schema --config-file /tmp/user-data >/out/schema 2>&1
+rm /tmp/user-data
+cloud_init init --local && cloud_init init && cloud_init modules --mode config && cloud_init modules --mode final
+"#;
 
 const CALLBACK: &str = "kind: start-script";
 
@@ -50,13 +75,17 @@ impl Stage {
         let machine = machine(Machine { baked: Some(RUN.to_owned()), ..Machine::new(&script) });
         let ended = tokio::task::block_in_place(|| machine.run(engine, &name));
         assert_eq!(ended.file("power"), "systemctl poweroff\n", "{}", ended.console);
-        let runner = eventually("pacer knows its end", SOON, async || {
+        (ended, self.over(&name).await)
+    }
+
+    /// What pacer has of the machine's runner in the end.
+    async fn over(&self, name: &str) -> Value {
+        eventually("pacer knows its end", SOON, async || {
             let runner = self.pacer.api.get(&format!("/api/v1/runners/{name}")).await.json();
             let is_over = matches!(runner["state"].as_str(), Some("gone" | "failed"));
             is_over.then_some(runner)
         })
-        .await;
-        (ended, runner)
+        .await
     }
 }
 
@@ -146,4 +175,45 @@ async fn a_machine_whose_token_was_stolen_learns_nothing_and_goes() {
     let (ended, _) = stage.run(&engine, |it| Machine { baked: Some(run.to_owned()), ..it }).await;
     assert!(ended.console.contains("pacer refused the configuration: 410"), "{}", ended.console);
     assert_eq!(ended.file("started"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cloud_init_makes_a_runner_of_the_document_that_it_is_given() {
+    let test = "cloud_init_makes_a_runner_of_the_document_that_it_is_given";
+    let tree = binaries::target_folder().join("engines/cloud-init");
+    if !tree.is_dir() {
+        return engine::not_run(test, "there is no cloud-init; `tests/engines/cloud-init.sh fetch` downloads one");
+    }
+    let lacking = System::Host.lacks(&[]);
+    if !lacking.is_empty() || !Path::new("/usr/bin/python3").exists() {
+        return engine::not_run(test, &format!("this host has no /usr/bin/python3, or no {}", lacking.join(", ")));
+    }
+    let Some(engine) = with_image(test) else { return };
+    let stage = Stage::new("kind: cloud-init").await;
+    let (name, document) = stage.rendered().await;
+    assert!(document.starts_with("#cloud-config\n"), "{document}");
+    let volume = format!("--volume={}:/cloud-init:ro", tree.display());
+    let seed = "/var/lib/cloud/seed/nocloud";
+    let machine = Machine {
+        script: CLOUD_INIT.to_owned(),
+        system: System::Host,
+        programs: Vec::new(),
+        without: Vec::new(),
+        stubs: vec![("systemctl", powers_off(OFF))],
+        prelude: format!("mkdir -p {seed}\ncat >{seed}/user-data <<'USER-DATA'\n{document}USER-DATA"),
+        epilogue: "cp /var/log/cloud-init.log /out/log; chmod 644 /out/log".to_owned(),
+        baked: Some(RUN.to_owned()),
+        arguments: vec![volume.leak()],
+    };
+    let ended = tokio::task::block_in_place(|| machine.run(&engine, &name));
+    let console = format!("{}\n{}", ended.console, ended.file("log"));
+    assert_eq!(ended.file("schema").trim(), "Valid cloud-config: /tmp/user-data", "{console}");
+    assert_eq!(
+        (ended.file("power").as_str(), ended.file("by").as_str()),
+        ("systemctl poweroff\n", "script\n"),
+        "{console}"
+    );
+    let runner = stage.over(&name).await;
+    assert_eq!(reported(&runner).0, ["booted", "runner-ready", "job-done"], "{console}");
+    assert_eq!(stage.world.simulator.summary().served, 1, "{console}");
 }

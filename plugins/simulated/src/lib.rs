@@ -93,7 +93,7 @@ impl Backend for Simulated {
                 example: "http://127.0.0.1:9000".into(),
             }],
             capabilities: ["renew-lease", "console-log", "suspend", "quote"].map(String::from).into(),
-            bootstraps: vec!["jit-config".into(), "start-script".into()],
+            bootstraps: ["jit-config", "start-script", "cloud-init"].map(String::from).into(),
             billing: Billing { granularity_seconds: 1, minimum_seconds: 60 },
             attributes: vec![],
         }
@@ -118,10 +118,8 @@ impl Backend for Simulated {
         }
         let (key, start) = match &request.bootstrap {
             Bootstrap::JitConfig(jit_config) => ("jit_config", jit_config),
-            Bootstrap::StartScript(script) => ("start_script", script),
-            Bootstrap::CloudInit(_) => {
-                return Err(Error::unsupported("the simulated cloud takes `jit-config` and `start-script`"));
-            }
+            // Kept as it is; only scripts are run.
+            Bootstrap::StartScript(script) | Bootstrap::CloudInit(script) => ("start_script", script),
         };
         let mut tags: serde_json::Map<_, _> = request.tags.into_iter().map(|(k, v)| (k, v.into())).collect();
         if let Some(size) = request.pool.size {
