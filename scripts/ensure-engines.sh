@@ -25,7 +25,7 @@ cloud_init=""
 tests/engines/cloud-init.sh fetch || cloud_init="cloud-init (tests/engines/cloud-init.sh fetch)"
 
 moto=""
-tests/engines/moto.sh || moto="moto_server (python3 -m venv target/moto && target/moto/bin/pip install 'moto[server,ec2]')"
+tests/engines/moto.sh install || moto="moto_server (python3 -m venv target/moto && target/moto/bin/pip install 'moto[server,ec2]')"
 
 problem=""
 for thing in "$moto" "$kernel" "$cloud_init"; do

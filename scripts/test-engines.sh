@@ -27,7 +27,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 
 case " $wanted " in
-*" ec2 "*) tests/engines/moto.sh || say "moto could not be installed" ;;
+*" ec2 "*) tests/engines/moto.sh install || say "moto could not be installed" ;;
 esac
 case " $wanted " in
 *" libvirt "*) tests/engines/guest.sh fetch || say "there is no kernel for guests" ;;

@@ -11,6 +11,13 @@ pub fn source_root() -> PathBuf {
     tests.parent().unwrap_or(tests).to_owned()
 }
 
+/// Where cargo puts what it builds, whatever the profile.
+pub fn target() -> PathBuf {
+    let us = std::env::current_exe().expect("a running program has a path");
+    let profile = us.ancestors().find(|folder| !folder.ends_with("deps") && folder.is_dir());
+    profile.and_then(Path::parent).expect("a profile's folder is in cargo's").to_owned()
+}
+
 /// The server.
 pub fn pacer() -> PathBuf {
     match variable("PACER_BIN") {

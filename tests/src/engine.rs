@@ -121,7 +121,15 @@ impl Drop for Engine {
 /// Says loudly that a test did not run for want of an engine; on CI that is a failure. `make test` counts these lines.
 pub fn not_run(test: &str, why: &str) {
     assert!(!binaries::in_ci(), "CI=true, and {test} cannot run: {why}");
-    let line = format!("NOT RUN: {test}: {why}\n");
+    note(&format!("NOT RUN: {test}: {why}\n"));
+}
+
+/// Says that a test is left to `make test-engines`, on CI as well. `make test` shows these lines.
+pub fn left_out(test: &str, why: &str) {
+    note(&format!("LEFT TO `make test-engines`: {test}: {why}\n"));
+}
+
+fn note(line: &str) {
     eprint!("{line}");
     if let Some(list) = binaries::variable("PACER_NOT_RUN") {
         use std::io::Write;

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod binaries;
 pub mod browser;
+pub mod daemon;
 pub mod engine;
 pub mod guard;
 pub mod libvirt;

@@ -4,55 +4,43 @@ use std::{
     ffi::OsStr,
     fs::OpenOptions,
     io::Write as _,
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Output},
 };
 
-use crate::support::{World, run, target};
+use tempfile::TempDir;
 
-/// It loads a large library before it listens.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::support::{World, run};
+
 /// Taken without a signature: the user, its permission and its key.
 const SETUP: &str = "3";
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/engines/moto.sh");
 
 struct Moto {
-    child: Child,
-    port: u16,
+    folder: TempDir,
+    address: String,
 }
 
 impl Moto {
-    /// None where it is not installed.
-    fn start() -> Option<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        // Where `make test` puts it, or where the system has it.
-        let own = target().join("moto/bin/moto_server");
-        let child = Command::new(if own.exists() { own.as_os_str() } else { OsStr::new("moto_server") })
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .env("INITIAL_NO_AUTH_ACTION_COUNT", SETUP)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut moto = Self { child, port };
-        let since = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if moto.child.try_wait().unwrap().is_some() {
-                return None;
-            }
-            assert!(since.elapsed() < PATIENCE, "moto does not listen");
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        Some(moto)
+    /// Or why there is none.
+    fn start() -> Result<Self, String> {
+        let mut moto = Self { folder: tempfile::tempdir().unwrap(), address: String::new() };
+        let started = moto.ask_script("start");
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        moto.address = said(&started.stdout);
+        if started.status.success() { Ok(moto) } else { Err(said(&started.stderr)) }
+    }
+
+    fn ask_script(&self, verb: &str) -> Output {
+        let command = [OsStr::new(SCRIPT), OsStr::new(verb), self.folder.path().as_os_str()];
+        Command::new("bash").args(command).env("INITIAL_NO_AUTH_ACTION_COUNT", SETUP).output().unwrap()
     }
 
     /// Keys that sign for `service`.
     fn endpoint(&self, service: &str, id: &str, secret: &str) -> String {
         format!(
-            "engine: {{ url: \"http://127.0.0.1:{}\", credential: {{ aws_sigv4: {{ region: eu-west-1, \
+            "engine: {{ url: \"http://{}\", credential: {{ aws_sigv4: {{ region: eu-west-1, \
              service: {service}, access_key_id: \"{id}\", secret_access_key: \"{secret}\" }} }} }}",
-            self.port
+            self.address
         )
     }
 
@@ -66,8 +54,7 @@ impl Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.ask_script("stop");
     }
 }
 
@@ -90,8 +77,9 @@ fn element<'x>(xml: &'x str, name: &str) -> &'x str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_checks_signatures_takes_them() {
-    let Some(moto) = Moto::start() else {
-        return not_run("there is no moto_server (tests/engines/moto.sh installs it)");
+    let moto = match Moto::start() {
+        Ok(moto) => moto,
+        Err(why) => return not_run(&why),
     };
     let policy = "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%7B%22Effect%22%3A%22Allow%22%2C\
                   %22Action%22%3A%22ec2%3ADescribe%2A%22%2C%22Resource%22%3A%22%2A%22%7D%7D";

@@ -76,6 +76,9 @@ impl Backend for Docker {
     }
 
     fn get(call: &C<'_>, handle: &str) -> Result<Option<Instance>, Error> {
+        if !is_id(handle) {
+            return Ok(None);
+        }
         Ok(Engine(call).inspect(handle)?.map(Seen::into_instance))
     }
 
@@ -84,6 +87,9 @@ impl Backend for Docker {
     }
 
     fn destroy(call: &C<'_>, handle: &str, grace_ms: u64) -> Result<Destruction, Error> {
+        if !is_id(handle) {
+            return Ok(Destruction::Gone);
+        }
         Engine(call).destroy(handle, grace_ms)
     }
 
@@ -236,6 +242,12 @@ fn start(engine: &Engine<'_, '_>, id: &str, pool: &Pool) -> Result<(), Error> {
         return Err(vanished(id));
     }
     Err(fail(started))
+}
+
+/// Whether a container could have this id or name. What could not leads the engine elsewhere, however it is encoded.
+fn is_id(handle: &str) -> bool {
+    handle.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && handle.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 fn vanished(name: &str) -> Error {

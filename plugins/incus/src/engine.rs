@@ -162,8 +162,12 @@ impl Incus<'_, '_> {
         }
     }
 
-    /// The instance of this name if pacer made it.
+    /// The instance of this name if pacer made it. What no instance can be called leads Incus elsewhere, however it is
+    /// encoded.
     pub fn ours(&self, name: &str) -> Result<Option<Seen>, Error> {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Ok(None);
+        }
         Ok(self.find(name)?.filter(|seen| !seen.owner().is_empty()))
     }
 

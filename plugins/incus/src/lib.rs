@@ -97,7 +97,8 @@ impl Backend for IncusBackend {
     fn console_log(call: &C<'_>, handle: &str, max_bytes: u32) -> Result<String, Error> {
         let stream = Incus(call).console(handle)?;
         let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-        text::tail(stream, max).map_err(|e| Error::unavailable(format!("reading the console of `{handle}`: {e}")))
+        text::tail(stream, max)
+            .map_err(|e| Error::unavailable(format!("reading the console of `{handle}` from incus: {e}")))
     }
 
     fn suspend(call: &C<'_>, handle: &str) -> Result<(), Error> {

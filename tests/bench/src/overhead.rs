@@ -2,9 +2,7 @@
 
 use std::{
     io::Write as _,
-    net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +21,7 @@ use pacer::{
 };
 use pacer_tests::{
     binaries,
+    daemon::Daemon,
     engine::{self, Engine, RUNNER_IMAGE},
     libvirt::{self, BASE, Libvirtd},
     world::{World, runner_script},
@@ -53,9 +52,9 @@ pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
         Some(why) => say(&format!("overhead over libvirt is left out: {why}")),
         None => runtime.block_on(virtual_machines(figures))?,
     }
-    match Moto::start() {
-        None => say("the emulated cloud is left out: moto is not installed (tests/engines/moto.sh)"),
-        Some(moto) => runtime.block_on(cloud(&moto, figures))?,
+    match Daemon::start("moto.sh") {
+        Err(why) => say(&format!("the emulated cloud is left out: {why}")),
+        Ok(moto) => runtime.block_on(cloud(&moto, figures))?,
     }
     Ok(())
 }
@@ -213,47 +212,12 @@ async fn virtual_machines(figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server that behaves as EC2 does.
-struct Moto {
-    child: Child,
-    port: u16,
-}
-
-impl Moto {
-    fn start() -> Option<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?.local_addr().ok()?.port();
-        let own = binaries::source_root().join("target/moto/bin/moto_server");
-        let child = Command::new(if own.exists() { own } else { "moto_server".into() })
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut moto = Self { child, port };
-        let since = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if since.elapsed() > PATIENCE || moto.child.try_wait().ok()?.is_some() {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        Some(moto)
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn cloud(moto: &Moto, figures: &mut Figures) -> anyhow::Result<()> {
+/// On a server that behaves as EC2 does.
+async fn cloud(moto: &Daemon, figures: &mut Figures) -> anyhow::Result<()> {
     let (host, backend) = host(&format!(
-        "plugin: ec2, limits: {{ concurrency: {CLOUD} }}, endpoints: {{ ec2: {{ url: \"http://127.0.0.1:{}\", credential: {{ aws_sigv4: {{ region: \
+        "plugin: ec2, limits: {{ concurrency: {CLOUD} }}, endpoints: {{ ec2: {{ url: \"http://{}\", credential: {{ aws_sigv4: {{ region: \
          us-east-1, service: ec2, access_key_id: AKIDEXAMPLE, secret_access_key: secretsecretsecret }} }} }} }}",
-        moto.port
+        moto.socket().display()
     ))
     .await?;
     let settings = serde_json::json!({ "ami": "ami-12c6146b", "instance_types": ["t3.small"] });

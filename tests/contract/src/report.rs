@@ -45,6 +45,11 @@ impl Report {
         failed.collect()
     }
 
+    /// What was checked.
+    pub fn checks(&self) -> Vec<&str> {
+        self.entries.iter().map(|(check, _, _)| check.as_str()).collect()
+    }
+
     /// How many checks passed.
     pub fn passed(&self) -> usize {
         self.entries.iter().filter(|(_, outcome, _)| *outcome == Outcome::Passed).count()

@@ -33,8 +33,6 @@ use crate::{
     subject::{BootstrapKind, Subject},
 };
 
-/// How the backend is called in the configuration.
-const BACKEND: &str = "subject";
 /// A configuration needs the key of an App, which nothing here uses.
 const KEY: &str = include_str!("../../../host/src/config/testdata/rsa.pem");
 /// Between two looks at what is to become true.
@@ -45,6 +43,8 @@ const LEASE: Duration = Duration::from_secs(3600);
 const PIECE: usize = 16;
 /// What names and owners begin with, so that an operator knows whose they are.
 const PREFIX: &str = "contract";
+/// What the host writes in place of a secret that a component tells.
+pub(crate) const BLANK: &str = "[secret]";
 
 /// The stage of one run.
 pub(crate) struct Stage {
@@ -55,6 +55,7 @@ pub(crate) struct Stage {
     pub description: Arc<Description>,
     /// What no message, log or field may hold.
     pub canary: String,
+    wanted: Box<dyn Fn(&str) -> bool + Send + Sync>,
     config: Arc<Config>,
     folder: TempDir,
     count: AtomicUsize,
@@ -69,7 +70,7 @@ pub(crate) struct Wanted {
 }
 
 impl Stage {
-    pub async fn set(subject: Subject) -> anyhow::Result<Self> {
+    pub async fn set(subject: Subject, wanted: Box<dyn Fn(&str) -> bool + Send + Sync>) -> anyhow::Result<Self> {
         logs::collect();
         ensure!(
             subject.component.is_file(),
@@ -77,6 +78,9 @@ impl Stage {
             subject.component.display()
         );
         let folder = tempfile::Builder::new().prefix("pacer-contract-").tempdir()?;
+        // In its own words in the log of a program that has others on stage as well.
+        static STAGES: AtomicUsize = AtomicUsize::new(0);
+        let backend: BackendName = format!("subject-{}", STAGES.fetch_add(1, Ordering::Relaxed)).parse()?;
         let proxy = Proxy::start(subject.endpoint.target.clone(), subject.endpoint.protocol, folder.path())
             .await
             .context("the proxy does not start")?;
@@ -85,17 +89,21 @@ impl Stage {
         fs::copy(&subject.component, at.join("plugins/subject.wasm"))?;
         fs::write(at.join("key.pem"), KEY)?;
         fs::set_permissions(at.join("key.pem"), fs::Permissions::from_mode(0o600))?;
-        let config = Arc::new(load(&subject, &proxy, &folder, &subject.pool)?);
+        let config = Arc::new(load(&subject, &backend, &proxy, &folder, &subject.pool)?);
         let host = Host::start_with(&config, Arc::new(SystemClock), Compiler::InProcess).await?;
         host.settled().await;
         let status = host.status().into_iter().next().context("the host has no backend")?;
         ensure!(status.health == Health::Ok, "the component is not ready: {:?}", status.health);
-        let backend: BackendName = BACKEND.parse()?;
         let description = host.described(&backend, subject.patience).await?;
         // Unlike anything else in the log, and long enough to be found in parts.
         let canary = format!("CanaryOfTheContract{:08x}{:016x}", std::process::id(), nanos());
         let count = AtomicUsize::new(0);
-        Ok(Self { subject, host, backend, proxy, description, canary, config, folder, count })
+        Ok(Self { subject, host, backend, proxy, description, canary, wanted, config, folder, count })
+    }
+
+    /// Whether the check of this name is to be made.
+    pub fn wants(&self, check: &str) -> bool {
+        (self.wanted)(check)
     }
 
     pub async fn strike(self) {
@@ -104,7 +112,7 @@ impl Stage {
 
     /// The configuration with these settings for its pool.
     pub fn config(&self, pool: &Value) -> anyhow::Result<Config> {
-        load(&self.subject, &self.proxy, &self.folder, pool)
+        load(&self.subject, &self.backend, &self.proxy, &self.folder, pool)
     }
 
     /// The component, looked at without a grant.
@@ -117,6 +125,11 @@ impl Stage {
     pub fn holds_secret(&self, text: &str) -> bool {
         let mut pieces = self.canary.as_bytes().windows(PIECE);
         pieces.any(|piece| text.as_bytes().windows(PIECE).any(|window| window == piece))
+    }
+
+    /// Whether a text that came through the host shows that the component told the secret: the host blanks it out.
+    pub fn tells_secret(&self, text: &str) -> bool {
+        text.contains(BLANK) || self.holds_secret(text)
     }
 
     pub fn can(&self, capability: &str) -> bool {
@@ -148,12 +161,13 @@ impl Stage {
     }
 
     pub async fn create_within(&self, wanted: &Wanted, deadline: Duration) -> Result<Instance, BackendError> {
-        self.create_with(wanted, self.subject.bootstrap, deadline).await
+        self.create_with(wanted, &self.subject.pool, self.subject.bootstrap, deadline).await
     }
 
     pub async fn create_with(
         &self,
         wanted: &Wanted,
+        pool: &Value,
         bootstrap: BootstrapKind,
         deadline: Duration,
     ) -> Result<Instance, BackendError> {
@@ -161,7 +175,7 @@ impl Stage {
             name: RunnerName::new(wanted.name.as_str()),
             owner: wanted.owner.clone(),
             labels: ["self-hosted", "linux"].map(String::from).into(),
-            settings: self.subject.pool.clone(),
+            settings: pool.clone(),
             bootstrap: bootstrap.holding(&self.canary),
             secrets: vec![SecretString::from(self.canary.as_str())],
             lease_until: wanted.lease_until,
@@ -244,7 +258,13 @@ fn nanos() -> i128 {
 }
 
 /// The configuration, as an operator would write it.
-fn load(subject: &Subject, proxy: &Proxy, folder: &TempDir, pool: &Value) -> anyhow::Result<Config> {
+fn load(
+    subject: &Subject,
+    name: &BackendName,
+    proxy: &Proxy,
+    folder: &TempDir,
+    pool: &Value,
+) -> anyhow::Result<Config> {
     let base = &subject.endpoint.base_path;
     let url = match (proxy.address(), subject.endpoint.protocol) {
         (Target::Unix(path), _) => format!("unix://{}", path.display()),
@@ -259,7 +279,7 @@ fn load(subject: &Subject, proxy: &Proxy, folder: &TempDir, pool: &Value) -> any
     if subject.settings != json!({}) {
         backend["settings"] = subject.settings.clone();
     }
-    let mut small = json!({ "name": "small", "backend": BACKEND, "settings": pool });
+    let mut small = json!({ "name": "small", "backend": name.as_str(), "settings": pool });
     if subject.bootstrap != BootstrapKind::JitConfig {
         small["bootstrap"] = json!({ "kind": subject.bootstrap.as_str() });
     }
@@ -270,7 +290,7 @@ fn load(subject: &Subject, proxy: &Proxy, folder: &TempDir, pool: &Value) -> any
         "database": { "url": "sqlite:pacer.db" },
         "plugins": { "dir": "plugins", "cache_dir": "cache" },
         "auth": { "disabled": true },
-        "backends": { BACKEND: backend },
+        "backends": { name.as_str(): backend },
         "projects": [{ "name": "contract", "scope": "repo", "repos": ["octocat/hello-world"], "pools": [small] }],
     });
     let path = folder.path().join("config.yaml");

@@ -131,6 +131,17 @@ impl Refusal {
     }
 }
 
+/// Machines that are asked to go down, for the capability `console-log`.
+#[derive(Debug, Clone)]
+pub struct Grace {
+    /// Settings of a pool whose machines go down when they are asked to.
+    pub listens: Value,
+    /// Settings of a pool whose machines do not.
+    pub deaf: Value,
+    /// What the log of the one that listens says as soon as it does.
+    pub ready: String,
+}
+
 /// A backend that is put to the test.
 pub struct Subject {
     /// For people.
@@ -149,8 +160,14 @@ pub struct Subject {
     pub patience: Duration,
     /// How many machines are listed at once: more than a page has where machines are cheap.
     pub crowd: usize,
+    /// Whether that is more than a page has.
+    pub pages: bool,
     /// Machines made at once by the same name.
     pub at_once: usize,
+    /// Whether a name whose first `create` lost its answer may be used up: the next one then says that it is over.
+    pub uses_up_names: bool,
+    /// None where no machine can be made to listen, or none can be made not to.
+    pub grace: Option<Grace>,
     /// Empty where the protocol is not HTTP.
     pub refusals: Vec<Refusal>,
     pub engine: Box<dyn Engine>,

@@ -1,7 +1,7 @@
 //! Every backend that comes with pacer, put through the contract and through every scenario on its real engine.
 //!
-//! One program for all of them, so that it is linked once. `ENGINE=podman` makes one of them alone; without it those
-//! run that are quick and whose engines every machine for tests has. `make test-engines` runs all of them.
+//! One program for all of them, so that it is linked once. `ENGINE=podman` makes one of them alone; without it those run
+//! that are quick, and the others are left to `make test-engines`, which runs all of them.
 
 mod addresses;
 mod broken;
@@ -12,7 +12,7 @@ mod subjects;
 use pacer_contract::Subject;
 use pacer_tests::{
     binaries,
-    engine::not_run,
+    engine::{left_out, not_run},
     libvirt::{self, Libvirtd},
 };
 use scenarios::Place;
@@ -27,19 +27,28 @@ async fn passes(subject: Subject) {
     assert!(failures.is_empty(), "{} checks failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// What runs without being asked for by name.
-const USUAL: [&str; 3] = ["simulated", "docker", "hetzner"];
+/// What every run does: what takes a minute at most, and the scenarios of one real engine.
+const CONTRACTS: [&str; 4] = ["simulated", "docker", "ec2", "hetzner"];
+const SCENARIOS: [&str; 2] = ["docker", "hetzner"];
 
 /// Whether this engine is one that is wanted. Says so if it is not and nobody chose.
-fn wanted(engine: &str) -> bool {
+fn wanted(engine: &str, usual: &[&str], test: &str) -> bool {
     match binaries::variable("ENGINE") {
         Some(one) => one == engine,
-        None if USUAL.contains(&engine) => true,
+        None if usual.contains(&engine) => true,
         None => {
-            eprintln!("left out: {engine} takes longer than every run should; `make test-engines`");
+            left_out(&format!("{engine}_{test}"), "it takes longer than every run should");
             false
         }
     }
+}
+
+fn keeps_contract(engine: &str) -> bool {
+    wanted(engine, &CONTRACTS, "keeps_the_contract")
+}
+
+fn goes_through_scenarios(engine: &str) -> bool {
+    wanted(engine, &SCENARIOS, "goes_through_every_scenario")
 }
 
 /// Puts an engine through every scenario, or says why it cannot be had.
@@ -52,7 +61,7 @@ async fn goes_through<P: Place>(engine: &str, place: Result<P, String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn simulated_keeps_the_contract() {
-    if !wanted("simulated") {
+    if !keeps_contract("simulated") {
         return;
     }
     let cloud = subjects::simulated::Cloud::start().await;
@@ -62,7 +71,7 @@ async fn simulated_keeps_the_contract() {
 
 /// Docker and Podman speak almost the same, and differ where backends break.
 async fn containers_keep_the_contract(name: &'static str, script: &str) {
-    if !wanted(name) {
+    if !keeps_contract(name) {
         return;
     }
     match Containers::start(name, script) {
@@ -83,7 +92,7 @@ async fn podman_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn incus_keeps_the_contract() {
-    if !wanted("incus") {
+    if !keeps_contract("incus") {
         return;
     }
     match Incus::start() {
@@ -94,7 +103,7 @@ async fn incus_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn libvirt_keeps_the_contract() {
-    if !wanted("libvirt") {
+    if !keeps_contract("libvirt") {
         return;
     }
     match Libvirt::start() {
@@ -105,7 +114,7 @@ async fn libvirt_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ec2_keeps_the_contract() {
-    if !wanted("ec2") {
+    if !keeps_contract("ec2") {
         return;
     }
     match Moto::start().await {
@@ -128,49 +137,49 @@ async fn ec2_keeps_the_contract_by_fleets() {
 /// On a double, which is quick.
 #[tokio::test(flavor = "multi_thread")]
 async fn hetzner_keeps_the_contract() {
-    if wanted("hetzner") {
+    if keeps_contract("hetzner") {
         passes(Hetzner::start().await.subject()).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hetzner_goes_through_every_scenario() {
-    if wanted("hetzner") {
+    if goes_through_scenarios("hetzner") {
         scenarios::goes_through_every_scenario(&Hetzner::start().await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_goes_through_every_scenario() {
-    if wanted("docker") {
+    if goes_through_scenarios("docker") {
         goes_through("docker", Containers::start("docker", "dockerd.sh")).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn podman_goes_through_every_scenario() {
-    if wanted("podman") {
+    if goes_through_scenarios("podman") {
         goes_through("podman", Containers::start("podman", "podman.sh")).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn incus_goes_through_every_scenario() {
-    if wanted("incus") {
+    if goes_through_scenarios("incus") {
         goes_through("incus", Incus::start()).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ec2_goes_through_every_scenario() {
-    if wanted("ec2") {
+    if goes_through_scenarios("ec2") {
         goes_through("ec2", Moto::start().await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn libvirt_goes_through_every_scenario() {
-    if wanted("libvirt") {
+    if goes_through_scenarios("libvirt") {
         let daemon = libvirt::unavailable().map_or_else(|| Ok(Libvirtd::with_runner()), Err);
         goes_through("libvirt", daemon).await;
     }

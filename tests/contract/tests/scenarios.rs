@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pacer::plugins::ErrorKind;
 use pacer_contract::{
     BootstrapKind, Subject,
-    proxy::{Answer, Fault, Protocol, Proxy, Rule, Target},
+    proxy::{Fault, Protocol, Proxy, Rule, Target},
 };
 use pacer_simulator::faults;
 use pacer_tests::{
@@ -25,9 +26,12 @@ const SOON: Duration = Duration::from_secs(180);
 /// Long enough for something to happen to its machine.
 const JOB: Duration = Duration::from_secs(6);
 const SHORT: Duration = Duration::from_millis(500);
-/// What a job goes through, in the words of the API.
-const PHASES: [&str; 4] = ["claimed", "starting", "running", "completed"];
-
+/// Between the pieces of a slow answer of an engine: long enough for what is done meanwhile.
+const PAUSE: Duration = Duration::from_millis(400);
+/// How long GitHub takes where it is slow.
+const SLOW_MS: u64 = 3_000;
+/// How often an engine is asked for its list where only what is done for a machine shall be heard.
+const SELDOM: &str = "1h";
 /// Where machines come from.
 pub trait Place {
     /// Its backend, its endpoint, and its engine, asked directly.
@@ -49,12 +53,18 @@ pub trait Place {
         (4, "20s")
     }
 
+    /// What makes a machine too large for its engine, in the text of the configuration: what is there, and what is instead.
+    /// None where an engine says that it is full in answers of its own, which are among its refusals.
+    fn too_large(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
     /// Whether what has been paid for in advance is kept for the next job.
     fn keeps_what_is_paid(&self) -> bool {
         false
     }
 
-    /// Which of the first things that are asked for a machine have their answers lost.
+    /// Which of the things that are asked to make a machine have their answers lost.
     fn lost_answers(&self) -> &'static [usize] {
         &[1, 2, 3, 4]
     }
@@ -73,6 +83,15 @@ struct Story {
 
 impl Story {
     async fn new(place: &dyn Place) -> Self {
+        Self::polling(place, "1s").await
+    }
+
+    /// With an engine that hears only what is done for a machine.
+    async fn quiet(place: &dyn Place) -> Self {
+        Self::polling(place, SELDOM).await
+    }
+
+    async fn polling(place: &dyn Place, poll: &str) -> Self {
         let (subject, world) = (place.subject(), World::start().await);
         // A socket's path is short.
         let folder = tempfile::Builder::new().prefix("pacer-story-").tempdir().expect("a folder for the story");
@@ -87,7 +106,7 @@ impl Story {
         let mut granted = endpoint.more.clone();
         granted["url"] = url.into();
         let plugin = subject.component.file_stem().and_then(|name| name.to_str()).expect("plain names");
-        let mut backend = json!({ "plugin": plugin, "poll": "1s", "endpoints": { &endpoint.name: granted } });
+        let mut backend = json!({ "plugin": plugin, "poll": poll, "endpoints": { &endpoint.name: granted } });
         if subject.settings != json!({}) {
             backend["settings"] = subject.settings.clone();
         }
@@ -151,11 +170,33 @@ impl Story {
         .await;
     }
 
+    /// Waits until the latest runner is in this state.
+    async fn runner_is(&self, state: &str) {
+        eventually(&format!("the runner is {state}"), SOON, async || {
+            let runners = self.pacer.api.try_get("/api/v1/runners").await.ok()?.json();
+            (runners["items"][0]["state"] == state).then_some(())
+        })
+        .await;
+    }
+
+    /// How the jobs ended, as GitHub says.
+    fn ends(&self) -> Vec<String> {
+        self.world.simulator.github.jobs().into_iter().filter_map(|job| job.conclusion).collect()
+    }
+
     /// None was cut off in the middle.
     fn every_job_succeeded(&self, count: usize) {
-        let jobs = self.world.simulator.github.jobs();
-        let ends: Vec<&str> = jobs.iter().filter_map(|job| job.conclusion.as_deref()).collect();
-        assert_eq!(ends, vec!["success"; count]);
+        assert_eq!(self.ends(), vec!["success"; count]);
+    }
+
+    /// Waits until a runner failed with these words in its error, and no job was served.
+    async fn refused_with(&self, words: &str) {
+        eventually("the runner says why it has no machine", SOON, async || {
+            let says = |one: &Value| one["error"].as_str().is_some_and(|error| error.contains(words));
+            let refused = self.runners().await.iter().any(says);
+            (refused && self.world.simulator.summary().served == 0).then_some(())
+        })
+        .await;
     }
 
     /// What is paid for and idle is kept on purpose, for jobs: it gets them.
@@ -248,14 +289,15 @@ async fn an_early_death(place: &dyn Place) {
 }
 
 async fn answers_that_are_lost(place: &dyn Place) {
-    let story = Story::new(place).await;
     for turn in place.lost_answers() {
+        let story = Story::quiet(place).await;
+        assert_eq!(story.proxy.turns(), 0, "nobody has asked anything yet");
         story.proxy.arm(Rule::at(*turn, Fault::LoseAnswer));
         story.world.queue(1, SHORT);
         story.is_left_clean().await;
         assert!(story.proxy.turns() >= *turn, "no answer was lost");
+        story.every_job_succeeded(1);
     }
-    story.every_job_succeeded(place.lost_answers().len());
 }
 
 async fn a_slow_boot(place: &dyn Place) {
@@ -286,14 +328,21 @@ async fn a_machine_that_is_taken_in_its_job(place: &dyn Place) {
     .await;
     story.is_left_clean().await;
     assert_eq!(story.runners().await.len(), 1, "a job that began is not begun again");
+    assert_eq!(story.ends(), ["failure"]);
 }
 
 async fn a_job_that_is_cancelled_while_its_machine_is_made(place: &dyn Place) {
     let story = Story::new(place).await;
+    story.proxy.arm(Rule::always(Fault::Slow(PAUSE)));
     let id = story.world.queue(1, JOB)[0];
-    story.job_is(&PHASES).await;
+    story.runner_is("creating").await;
     story.world.simulator.github.cancel(id);
+    assert_eq!(story.runners().await[0]["state"], "creating", "it was cancelled meanwhile");
+    story.proxy.disarm();
     story.is_left_clean().await;
+    let summary = story.world.simulator.summary();
+    // Jobs that used up what is paid for came later.
+    assert_eq!((summary.cancelled, summary.served), (1, summary.queued - 1));
 }
 
 async fn machines_without_a_database(place: &dyn Place) {
@@ -310,34 +359,53 @@ async fn machines_without_a_database(place: &dyn Place) {
 }
 
 async fn an_engine_that_is_full(place: &dyn Place) {
-    let story = Story::new(place).await;
-    let full = |refusal: &&pacer_contract::Refusal| refusal.name == "InsufficientInstanceCapacity";
-    let refusals = &story.subject.refusals;
-    let fault = match refusals.iter().find(full).or_else(|| refusals.iter().find(|one| one.name == "503")) {
-        Some(refusal) => Fault::Refuse(refusal.answer.clone()),
-        None if story.subject.endpoint.protocol == Protocol::Http => Fault::Refuse(Answer::new(503, "")),
-        None => Fault::Reset,
-    };
-    story.proxy.arm(Rule::always(fault));
-    story.world.queue(1, SHORT);
-    eventually("the job says why it waits", SOON, async || {
-        let refused = story.runners().await.iter().any(|one| one["error"].is_string());
-        (refused && story.world.simulator.summary().served == 0).then_some(())
-    })
-    .await;
-    story.proxy.disarm();
+    let mut story = Story::new(place).await;
+    if let Some((fits, too_large)) = place.too_large() {
+        story.pacer.kill();
+        story.pacer.edit_config(fits, too_large);
+        story.pacer.start().await;
+        story.world.queue(1, SHORT);
+        story.refused_with("(capacity)").await;
+        story.pacer.kill();
+        story.pacer.edit_config(too_large, fits);
+        story.pacer.start().await;
+    } else {
+        let refusals = &story.subject.refusals;
+        let full = refusals.iter().find(|refusal| refusal.kind == ErrorKind::Capacity);
+        // Some have no words for it.
+        let refusal = full.or_else(|| refusals.iter().find(|refusal| refusal.kind == ErrorKind::Unavailable));
+        let refusal = refusal.expect("an engine that speaks HTTP refuses").clone();
+        story.proxy.arm(Rule::always(Fault::Refuse(refusal.answer)));
+        story.world.queue(1, SHORT);
+        story.refused_with(&format!("({})", refusal.kind)).await;
+        story.proxy.disarm();
+    }
     story.is_left_clean().await;
     story.every_job_succeeded(1);
 }
 
+/// The states of a runner that a server can be killed in, and what makes each last.
 async fn a_server_that_is_killed_in_each_phase(place: &dyn Place) {
+    let states = ["registering", "creating", "booting", "busy", "stopping"];
     let mut story = Story::new(place).await;
-    for (index, _) in PHASES.iter().enumerate() {
+    for state in states {
+        let slow = faults::Fault::Slow { ms: SLOW_MS };
+        match state {
+            "registering" => story.world.simulator.github.faults().next("jit", 1, slow),
+            "creating" => story.proxy.arm(Rule::always(Fault::Slow(PAUSE))),
+            "booting" => story.world.simulator.github.faults().next("connect", 1, slow),
+            _ => {}
+        }
         story.world.queue(1, Duration::from_secs(2));
-        story.job_is(&PHASES[index..]).await;
+        if state == "stopping" {
+            story.runner_is("busy").await;
+            story.proxy.arm(Rule::always(Fault::Slow(PAUSE)));
+        }
+        story.runner_is(state).await;
         story.pacer.kill();
+        story.proxy.disarm();
         story.pacer.start().await;
         story.is_left_clean().await;
     }
-    story.every_job_succeeded(PHASES.len());
+    story.every_job_succeeded(states.len());
 }

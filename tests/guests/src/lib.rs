@@ -9,6 +9,8 @@
 mod behaviour;
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher as _,
     hint::black_box,
     io::{self, Write as _},
     thread,
@@ -60,6 +62,10 @@ impl Backend for Guest {
         });
         if asked == "on-describe:steers" {
             return Description { summary: "\u{1b}[2J".into(), ..described(settings.to_string(), &pool) };
+        }
+        if asked == "on-describe:varied" {
+            let summary = format!("never the same: {}", RandomState::new().hash_one(1));
+            return Description { summary, ..described(settings.to_string(), &pool) };
         }
         let schema = if asked == "on-describe:schema" { "{ nonsense".to_owned() } else { settings.to_string() };
         described(schema, &pool)

@@ -499,6 +499,15 @@ mod looking {
     }
 
     #[test]
+    fn what_is_no_id_is_not_asked_for() {
+        for handle in ["", "..", "../a", "a/b", "a?b", "a b", "ä"] {
+            let nothing = Script::default();
+            assert!(play(&nothing, |call| Docker::get(call, handle)).unwrap().is_none(), "{handle}");
+            assert_eq!(play(&nothing, |call| Docker::destroy(call, handle, 0)).unwrap(), Destruction::Gone, "{handle}");
+        }
+    }
+
+    #[test]
     fn one_that_cannot_be_looked_at_does_not_hide_the_others() {
         let one = |id: &str, state: &str| json!({ "Id": id, "State": state, "Labels": { "pacer.owner": "me" } });
         let listed = json!([one("1", "exited"), one("2", "created"), one("3", "exited")]).to_string();

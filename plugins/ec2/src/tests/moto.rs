@@ -3,80 +3,43 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    net::TcpStream,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use pacer_backend::{
     Backend, Destruction, Error, Instance, InstanceState,
     http::{Request, Response, Transport},
-    testing::Shared,
+    testing::{Daemon, Shared},
 };
 use roxmltree::Node;
 use serde_json::json;
 
-use super::{PATIENCE, pool, request, with};
+use super::{pool, request, with};
 use crate::{
     Instances,
     api::{Ec2, Form},
     instance::seen,
 };
 
-struct Moto {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn program() -> PathBuf {
-    let target =
-        option_env!("CARGO_TARGET_DIR").map_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"), |dir| dir);
-    let own = Path::new(target).join("moto/bin/moto_server");
-    if own.exists() { own } else { "moto_server".into() }
-}
+struct Moto(Daemon);
 
 /// The server that the tests of this process share.
 fn moto() -> Option<Arc<Moto>> {
     static SHARED: Shared<Moto> = Shared::new();
-    SHARED.get(|| {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let child = Command::new(program())
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .env("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true")
-            .env("MOTO_ENABLE_AMI_VALIDATION", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|_| "moto is not installed; tests/engines/moto.sh installs it")?;
-        let moto = Moto { child, port };
-        let since = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if since.elapsed() > PATIENCE * 2 {
-                return Err("moto does not listen".into());
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        Ok(moto)
-    })
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/engines/moto.sh");
+    SHARED.get(|| Daemon::start(&script).map(Moto))
 }
 
 impl Transport for Moto {
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response, Error> {
         let broken = |e: std::io::Error| Error::unavailable(format!("`{request}`: {e}"));
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).map_err(broken)?;
+        let mut stream = TcpStream::connect(self.0.socket.display().to_string()).map_err(broken)?;
         stream.set_read_timeout(Some(timeout)).map_err(broken)?;
         // By the service in it moto knows whom it is asked for.
         let mut head = format!(

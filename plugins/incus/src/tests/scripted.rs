@@ -208,6 +208,19 @@ fn each_of_the_servers_words_has_its_state() {
 }
 
 #[test]
+fn what_no_instance_can_be_called_is_not_asked_for() {
+    for handle in ["", "..", "../one", "one/state", "one?x", "ä", "o ne"] {
+        let nothing = Script::default();
+        assert!(play(&nothing, |call| IncusBackend::get(call, handle)).unwrap().is_none(), "{handle}");
+        assert_eq!(
+            play(&nothing, |call| IncusBackend::destroy(call, handle, 0)).unwrap(),
+            Destruction::Gone,
+            "{handle}"
+        );
+    }
+}
+
+#[test]
 fn garbage_is_an_error_and_not_an_absence() {
     for body in ["", "[]", "<html>", r#"{"metadata":{"name":7}}"#] {
         let script = Script::default().on(LOOK, 200, body);

@@ -62,8 +62,10 @@ impl Daemon {
     pub fn start(script: &Path) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = format!("/tmp/pacer-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let socket = run(Command::new("sh").arg(script).args(["start", &dir]))?.into();
-        Ok(Self { socket, own: Some((script.to_owned(), dir)) })
+        // From here on it is stopped, also if it comes up only half.
+        let mut daemon = Self { socket: PathBuf::new(), own: Some((script.to_owned(), dir.clone())) };
+        daemon.socket = run(Command::new("bash").arg(script).args(["start", &dir]))?.into();
+        Ok(daemon)
     }
 
     /// The one whose socket this variable of the environment names; without it one of the test's own.
@@ -93,7 +95,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some((script, dir)) = &self.own {
-            let _ = Command::new("sh").arg(script).args(["stop", dir]).status();
+            let _ = Command::new("bash").arg(script).args(["stop", dir]).status();
         }
     }
 }

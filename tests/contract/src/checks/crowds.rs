@@ -61,6 +61,7 @@ pub(super) async fn list_pages(ground: &Ground<'_>) -> Verdict {
                 None => break,
             }
         }
+        ensure!(pages > 1 || !stage.subject.pages, "{} machines came on one page, and should not fit", listed.len());
         let count = listed.len();
         let listed: BTreeSet<String> = listed.into_iter().collect();
         ensure!(count == listed.len(), "{} machines are listed twice, in {pages} pages", count - listed.len());

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use pacer::plugins::{BackendError, Backends as _, Destruction, ErrorKind};
+use pacer::plugins::{BackendError, Backends as _, Destruction, ErrorKind, Instance};
 
 use super::{Ground, Outcome, Report, Stage, Verdict, check, life::is_it};
 use crate::{
     logs,
     proxy::{Fault, Protocol, Rule},
+    stage::BLANK,
     subject::Refusal,
 };
 
@@ -18,8 +19,6 @@ const HURRY: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_millis(15);
 /// Of a message for a person, in bytes.
 const MESSAGE: usize = 2048;
-/// What the host writes in place of a secret that a component repeats.
-const BLANK: &str = "[secret]";
 
 /// What an operation answered.
 #[derive(Debug)]
@@ -28,6 +27,14 @@ enum Answered {
     Done,
     /// There is no such machine.
     Absent,
+    /// It made something up.
+    Wrong(String),
+}
+
+impl Answered {
+    fn done(is_right: bool, what: impl FnOnce() -> String) -> Self {
+        if is_right { Self::Done } else { Self::Wrong(what()) }
+    }
 }
 
 /// The operations that reach the endpoint.
@@ -82,13 +89,20 @@ impl<'g> Scene<'g> {
         let (host, backend) = (&stage.host, &stage.backend);
         match operation {
             Operation::Create => {
-                stage.create_within(&stage.wanted(&self.owner), deadline).await.map(|_| Answered::Done)
+                let wanted = stage.wanted(&self.owner);
+                let made = stage.create_within(&wanted, deadline).await?;
+                Ok(is_it(&made, &wanted).map_or_else(|error| Answered::Wrong(error.to_string()), |()| Answered::Done))
             }
-            Operation::Get => host
-                .get(backend, &self.handle, deadline)
-                .await
-                .map(|found| found.map_or(Answered::Absent, |_| Answered::Done)),
-            Operation::List => host.list(backend, &self.owner, deadline).await.map(|_| Answered::Done),
+            Operation::Get => {
+                let found = host.get(backend, &self.handle, deadline).await?;
+                let is_right = |found: Instance| Answered::done(found.handle == self.handle, || format!("{found:?}"));
+                Ok(found.map_or(Answered::Absent, is_right))
+            }
+            Operation::List => {
+                let listed = host.list(backend, &self.owner, deadline).await?;
+                let is_there = listed.iter().any(|one| one.handle == self.handle);
+                Ok(Answered::done(is_there, || format!("`{}` is not listed: {listed:?}", self.handle)))
+            }
             Operation::Destroy => stage.destroy_once(&self.handle, deadline).await.map(|outcome| match outcome {
                 Destruction::Gone => Answered::Absent,
                 Destruction::Stopping => Answered::Done,
@@ -115,14 +129,20 @@ impl<'g> Scene<'g> {
         for operation in self.operations() {
             stage.proxy.arm(Rule::always(fault.clone()));
             let began = Instant::now();
-            let answered = self.call(operation, deadline).await;
+            let mut answered = self.call(operation, deadline).await;
             let (took, turns) = (began.elapsed(), stage.proxy.turns());
             stage.proxy.disarm();
-            if turns == 0 && answered.is_ok() {
-                // It answers from what it knows.
-                continue;
+            // An engine that refuses may say itself that it is gone; otherwise it has to be.
+            if (operation, matches!(fault, Fault::Refuse(_))) == (Operation::Destroy, false)
+                && matches!(answered, Ok(Answered::Absent))
+                && let Some(left) = stage.get(&self.handle).await?
+            {
+                answered = Ok(Answered::Wrong(format!("it says gone, and there is {left:?}")));
             }
             let judged = match &answered {
+                // A price may be known from the settings.
+                Ok(_) if turns == 0 && operation == Operation::Quote => continue,
+                _ if turns == 0 => Err(anyhow::anyhow!("it did not ask the endpoint, and answers {answered:?}")),
                 Err(error) => wording(stage, error, &self.handle),
                 Ok(_) => Ok(()),
             };
@@ -148,7 +168,7 @@ fn wording(stage: &Stage, error: &BackendError, handle: &str) -> anyhow::Result<
     ensure!(named, "the message does not name the endpoint `{endpoint}`: {error}");
     ensure!(message.len() <= MESSAGE, "the message has {} bytes", message.len());
     ensure!(!message.trim_end().ends_with('.'), "the message ends with a stop: {error}");
-    ensure!(!stage.holds_secret(message), "the message holds the secret");
+    ensure!(!stage.tells_secret(message), "the message holds the secret: {error}");
     Ok(())
 }
 
@@ -195,7 +215,8 @@ async fn garbage(ground: &Ground<'_>) -> Verdict {
 async fn truncated(ground: &Ground<'_>) -> Verdict {
     let judge = |operation, answered| match answered {
         Ok(Answered::Absent) if operation == Operation::Get => anyhow::bail!("half an answer is taken for none"),
-        Ok(_) => Ok(()),
+        Ok(Answered::Wrong(what)) => anyhow::bail!("half an answer is taken for another: {what}"),
+        Ok(Answered::Done | Answered::Absent) => Ok(()),
         Err(error) => unavailable(operation, Err(error)),
     };
     Scene::set(ground).await?.provoke(&Fault::Truncate, ground.stage.subject.patience, judge).await?;
@@ -203,8 +224,10 @@ async fn truncated(ground: &Ground<'_>) -> Verdict {
 }
 
 async fn slow(ground: &Ground<'_>) -> Verdict {
-    let judge = |_, answered: Result<Answered, BackendError>| match answered {
-        Ok(_) => Ok(()),
+    let judge = |operation, answered: Result<Answered, BackendError>| match answered {
+        Ok(Answered::Done) => Ok(()),
+        Ok(Answered::Absent) if operation == Operation::Destroy => Ok(()),
+        Ok(other) => anyhow::bail!("an answer that is only slow becomes {other:?}"),
         Err(error) => anyhow::bail!("an answer that is only slow becomes {error}"),
     };
     Scene::set(ground).await?.provoke(&Fault::Slow(SLOW), ground.stage.subject.patience, judge).await?;
@@ -215,8 +238,8 @@ async fn not_the_api(ground: &Ground<'_>) -> Verdict {
     let page = "<html><head><title>Welcome</title></head><body>It works!</body></html>";
     let answer = crate::proxy::Answer::new(200, page).header("content-type", "text/html");
     let judge = |operation, answered| match (operation, answered) {
-        // Any text is a log, and an answer to these may be empty.
-        (Operation::ConsoleLog | Operation::RenewLease | Operation::Destroy, Ok(_)) => Ok(()),
+        // Any text is a log, and an answer to these may be empty. It is no word that a machine is gone.
+        (Operation::ConsoleLog | Operation::RenewLease | Operation::Destroy, Ok(Answered::Done)) => Ok(()),
         (operation, answered) => unavailable(operation, answered),
     };
     Scene::set(ground).await?.provoke(&Fault::Refuse(answer), HURRY, judge).await?;
@@ -233,7 +256,7 @@ async fn echo(ground: &Ground<'_>) -> Verdict {
         Err(error) => error,
         Ok(made) => anyhow::bail!("`create` was refused by the engine, and answers {made:?}"),
     };
-    ensure!(!stage.holds_secret(&error.message), "the message holds the secret");
+    ensure!(!stage.tells_secret(&error.message), "the message holds the secret: {error}");
     ensure!(error.kind != ErrorKind::Internal, "a refusal is reported as a fault of the backend: {error}");
     Ok(None)
 }
@@ -271,7 +294,8 @@ pub(super) async fn no_secret_in_the_log(ground: &Ground<'_>) -> Verdict {
     let found = logs::lines(|line| stage.holds_secret(line));
     ensure!(found.is_empty(), "the log has it {} times, first: {}", found.len(), found[0]);
     // The host blanks it out, but the component must not try.
-    let tried = logs::lines(|line| line.contains(BLANK));
+    let its_own = format!(" backend.name={} ", stage.backend.as_str());
+    let tried = logs::lines(|line| line.contains(&its_own) && line.contains(BLANK));
     ensure!(tried.is_empty(), "the component logged it: {}", tried[0]);
     Ok(None)
 }

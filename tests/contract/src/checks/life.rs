@@ -1,11 +1,11 @@
 //! Each operation by itself, on an engine that does as it should.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use pacer::{
     clock::{Clock as _, SystemClock},
-    plugins::{Backends as _, Destruction, ErrorKind, Instance, InstanceState},
+    plugins::{BackendError, Backends as _, Destruction, ErrorKind, Instance, InstanceState},
 };
 
 use super::{Ground, Verdict};
@@ -15,6 +15,8 @@ use crate::{BootstrapKind, stage::Wanted};
 const CLOCKS: Duration = Duration::from_secs(300);
 /// Of a handle, in bytes.
 const HANDLE: usize = 1024;
+/// Of a machine that does not listen: some seconds, because engines count whole ones.
+const GRACE: Duration = Duration::from_secs(2);
 /// A log's end that every machine's log is longer than.
 const SHORT_LOG: u32 = 8;
 
@@ -125,6 +127,78 @@ pub(super) async fn destroy_twice(ground: &Ground<'_>) -> Verdict {
     Ok(None)
 }
 
+/// What no backend has given out, and what would lead elsewhere if it were put into a path.
+pub(super) async fn malformed_handles(ground: &Ground<'_>) -> Verdict {
+    let stage = ground.stage;
+    let (wanted, made) = ground.machine().await?;
+    let long = "h".repeat(HANDLE);
+    let crooked = [
+        "../../etc/passwd",
+        "a/b?c=d&e#f",
+        "%2e%2e%2f",
+        "'\"<&>\\",
+        "no such handle",
+        "ünïcödé",
+        "\n\0",
+        long.as_str(),
+    ];
+    for handle in crooked {
+        let said = |error: &BackendError| {
+            ensure!(
+                matches!(error.kind, ErrorKind::NotFound | ErrorKind::InvalidRequest),
+                "`{handle:.40}` makes it answer {error}"
+            );
+            Ok(())
+        };
+        match stage.get(handle).await {
+            Ok(found) => ensure!(found.is_none(), "`get` of `{handle:.40}` gives {found:?}"),
+            Err(error) => said(&error).context("`get`")?,
+        }
+        match stage.destroy_once(handle, stage.subject.patience).await {
+            Ok(outcome) => ensure!(outcome == Destruction::Gone, "`destroy` of `{handle:.40}` is {outcome:?}"),
+            Err(error) => said(&error).context("`destroy`")?,
+        }
+    }
+    let found = stage.get(&made.handle).await?.context("one of them took another machine down")?;
+    is_it(&found, &wanted)?;
+    Ok(None)
+}
+
+/// A machine that listens is asked and waited for, and one that does not is ended by force once it has had its grace.
+pub(super) async fn graceful_then_forced(ground: &Ground<'_>) -> Verdict {
+    let stage = ground.stage;
+    let Some(grace) = &stage.subject.grace else {
+        return Ok(Some("no machine of this run can be made to listen".to_owned()));
+    };
+    let patience = stage.subject.patience;
+    let boot = async |pool| {
+        let wanted = ground.wanted();
+        stage.create_with(&wanted, pool, stage.subject.bootstrap, patience).await
+    };
+    let took = async |handle: &str, grace| {
+        let began = Instant::now();
+        let outcome = stage.host.destroy(&stage.backend, handle, grace, patience * 2).await?;
+        ensure!(outcome == Destruction::Gone, "it is {outcome:?}");
+        Ok(began.elapsed())
+    };
+    let listening = boot(&grace.listens).await?;
+    stage
+        .until("that the machine listens", async || {
+            let log = stage.host.console_log(&stage.backend, &listening.handle, 64 << 10, patience).await;
+            Ok(log.is_ok_and(|log| log.contains(&grace.ready)).then_some(()))
+        })
+        .await?;
+    let asked = took(&listening.handle, patience).await.context("one that listens")?;
+    ensure!(
+        asked < patience,
+        "one that listens was not asked, or not looked at, before its grace of {patience:?} was over"
+    );
+    let deaf = boot(&grace.deaf).await?;
+    let forced = took(&deaf.handle, GRACE).await.context("one that does not listen")?;
+    ensure!(forced >= GRACE, "one that does not listen was ended after {forced:?} of its grace of {GRACE:?}");
+    Ok(None)
+}
+
 pub(super) async fn hold(ground: &Ground<'_>) -> Verdict {
     let stage = ground.stage;
     let (mut wanted, mut made) = ground.machine().await?;
@@ -147,7 +221,7 @@ pub(super) async fn no_secret(ground: &Ground<'_>) -> Verdict {
     let found = ground.stage.get(&made.handle).await?;
     let listed = ground.stage.list(&wanted.owner).await?;
     let said = format!("{made:?} {found:?} {listed:?}");
-    ensure!(!ground.stage.holds_secret(&said), "it is in what is told of the machine");
+    ensure!(!ground.stage.tells_secret(&said), "it is in what is told of the machine");
     Ok(None)
 }
 
@@ -239,7 +313,7 @@ pub(super) async fn foreign_bootstrap(ground: &Ground<'_>) -> Verdict {
         .find(|kind| stage.description.bootstraps.iter().all(|taken| taken != kind.as_str()));
     let Some(kind) = foreign else { return Ok(Some("it takes every bootstrap".to_owned())) };
     let wanted = ground.wanted();
-    match stage.create_with(&wanted, kind, stage.subject.patience).await {
+    match stage.create_with(&wanted, &stage.subject.pool, kind, stage.subject.patience).await {
         Err(error) if error.kind == ErrorKind::Unsupported => {}
         other => anyhow::bail!("with `{}` it answers {other:?}, not `unsupported`", kind.as_str()),
     }

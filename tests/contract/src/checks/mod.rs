@@ -67,19 +67,21 @@ impl<'s> Ground<'s> {
 
 /// Makes a check, cleans up after it and writes down what came of it.
 macro_rules! check {
-    ($stage:expr, $report:expr, $name:expr, $check:expr) => {{
-        let began = Instant::now();
-        let ground = Ground::new($stage);
-        let verdict: Verdict = $check(&ground).await;
-        let left = ground.leave().await.context("cleaning up");
-        let outcome = match (verdict, left) {
-            (Ok(None), Ok(())) => Outcome::Passed,
-            (Ok(Some(why)), Ok(())) => Outcome::DoesNotApply(why),
-            (Err(error), Ok(())) | (Ok(_), Err(error)) => Outcome::Failed(format!("{error:#}")),
-            (Err(error), Err(left)) => Outcome::Failed(format!("{error:#}; and {left:#}")),
-        };
-        $report.enter($name, outcome, began.elapsed());
-    }};
+    ($stage:expr, $report:expr, $name:expr, $check:expr) => {
+        if $stage.wants($name) {
+            let began = Instant::now();
+            let ground = Ground::new($stage);
+            let verdict: Verdict = $check(&ground).await;
+            let left = ground.leave().await.context("cleaning up");
+            let outcome = match (verdict, left) {
+                (Ok(None), Ok(())) => Outcome::Passed,
+                (Ok(Some(why)), Ok(())) => Outcome::DoesNotApply(why),
+                (Err(error), Ok(())) | (Ok(_), Err(error)) => Outcome::Failed(format!("{error:#}")),
+                (Err(error), Err(left)) => Outcome::Failed(format!("{error:#}; and {left:#}")),
+            };
+            $report.enter($name, outcome, began.elapsed());
+        }
+    };
 }
 use check;
 
@@ -94,6 +96,8 @@ pub(crate) async fn all(stage: &Stage, report: &mut Report) {
     check!(stage, report, "get of what does not exist is none", life::get_unknown);
     check!(stage, report, "destroy of what does not exist is gone", life::destroy_unknown);
     check!(stage, report, "destroy twice is gone twice", life::destroy_twice);
+    check!(stage, report, "a handle that is none leads nowhere", life::malformed_handles);
+    check!(stage, report, "destroy is graceful, then forced", life::graceful_then_forced);
     check!(stage, report, "a hold is reported", life::hold);
     check!(stage, report, "a machine does not tell its secret", life::no_secret);
     check!(stage, report, "renew-lease", life::renew_lease);

@@ -8,7 +8,7 @@ use super::{Ground, Verdict, life::is_it};
 use crate::proxy::{Fault, Rule};
 
 /// Turns that a call may take at most; a backend that polls takes many.
-const TURNS: usize = 40;
+const TURNS: usize = 60;
 
 pub(super) async fn create_twice(ground: &Ground<'_>) -> Verdict {
     let (wanted, made) = ground.machine().await?;
@@ -66,8 +66,8 @@ async fn create_with(ground: &Ground<'_>, fault: Fault) -> Verdict {
         }
         let again = stage.create(&wanted).await.with_context(|| format!("again, after {fault:?} in turn {turn}"))?;
         let what = || format!("after {fault:?} in turn {turn}");
-        if matches!(again.state, InstanceState::Stopped | InstanceState::Failed(_)) {
-            // The first call may have ended for good what it had begun. Then it is listed, to be taken down.
+        if stage.subject.uses_up_names && matches!(again.state, InstanceState::Stopped) {
+            // The first call ended for good what it had begun. Then it is listed, to be taken down.
             ensure!(again.name == wanted.name && again.owner == wanted.owner, "{}: {again:?}", what());
             let listed = stage.list(&wanted.owner).await?;
             ensure!(listed.iter().map(|one| &one.handle).eq([&again.handle]), "{}, listed: {listed:?}", what());
@@ -75,6 +75,12 @@ async fn create_with(ground: &Ground<'_>, fault: Fault) -> Verdict {
             ensure!(there.len() <= 1, "{} the engine has {there:?}", what());
         } else {
             is_it(&again, &wanted).with_context(what)?;
+            ensure!(
+                matches!(again.state, InstanceState::Creating | InstanceState::Running),
+                "{} it is {:?}",
+                what(),
+                again.state
+            );
             ground.only(&wanted).with_context(what)?;
         }
         if let Ok(first) = first {
@@ -85,7 +91,7 @@ async fn create_with(ground: &Ground<'_>, fault: Fault) -> Verdict {
             return Ok(None);
         }
     }
-    Ok(None)
+    anyhow::bail!("a call took more than {TURNS} turns; not all of them were put to the test")
 }
 
 pub(super) async fn create_after_lost_answer(ground: &Ground<'_>) -> Verdict {
@@ -114,7 +120,7 @@ pub(super) async fn destroy_after_lost_answer(ground: &Ground<'_>) -> Verdict {
             return Ok(None);
         }
     }
-    Ok(None)
+    anyhow::bail!("a call took more than {TURNS} turns; not all of them were put to the test")
 }
 
 /// A connection that breaks is the endpoint's fault, which passes.

@@ -4,16 +4,16 @@ use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, time::Dura
 
 use anyhow::ensure;
 use pacer_contract::{
-    BootstrapKind, Endpoint, Engine, Refusal, Subject,
+    BootstrapKind, Endpoint, Engine, Grace, Refusal, Subject,
     proxy::{Protocol, Target},
 };
 use pacer_tests::{
     binaries::source_root,
+    daemon::{Daemon, run},
     world::{World, runner_script},
 };
 use serde_json::{Value, json};
 
-use super::daemon::Daemon;
 use crate::scenarios::Place;
 
 /// No single thing takes it longer, on a busy machine.
@@ -38,7 +38,7 @@ impl Containers {
         let files = tempfile::tempdir().map_err(|error| error.to_string())?;
         fs::copy(runner_script(), files.path().join("runner.sh")).map_err(|error| error.to_string())?;
         let image = source_root().join("tests/engines/image.sh");
-        super::daemon::run(Command::new("sh").arg(image).arg(daemon.socket()).arg(IMAGE).arg(files.path()))?;
+        run(Command::new("sh").arg(image).arg(daemon.socket()).arg(IMAGE).arg(files.path()))?;
         Ok(Self { name, daemon })
     }
 
@@ -47,7 +47,7 @@ impl Containers {
             name: self.name.to_owned(),
             component: super::component("docker"),
             settings: json!({}),
-            pool: json!({ "image": IMAGE, "pull": "never", "network": "none", "command": ["sleep", "3600"] }),
+            pool: pool(&["sleep", "3600"]),
             endpoint: Endpoint {
                 name: "engine".to_owned(),
                 target: Target::Unix(self.daemon.socket().to_owned()),
@@ -59,11 +59,24 @@ impl Containers {
             runs: true,
             patience: PATIENCE,
             crowd: 5,
+            pages: false,
+            uses_up_names: false,
+            grace: Some(Grace {
+                listens: pool(&["sh", "-c", "trap 'exit 0' TERM; echo it listens; while :; do sleep 0.1; done"]),
+                // What a kernel's first process does not trap it does not get.
+                deaf: pool(&["sleep", "3600"]),
+                ready: "it listens".to_owned(),
+            }),
             at_once: 4,
             refusals: Refusal::of_json(),
             engine: Box::new(Direct { socket: self.daemon.socket().to_owned() }),
         }
     }
+}
+
+/// Machines that do this.
+fn pool(command: &[&str]) -> Value {
+    json!({ "image": IMAGE, "pull": "never", "network": "none", "command": command })
 }
 
 impl Place for Containers {

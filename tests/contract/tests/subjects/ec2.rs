@@ -5,10 +5,8 @@ use std::{
     collections::{BTreeSet, HashMap},
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -24,7 +22,7 @@ use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Refusal, Subject,
     proxy::{Protocol, Target},
 };
-use pacer_tests::{binaries::source_root, process::free_port, world::World};
+use pacer_tests::{daemon::Daemon, world::World};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,12 +40,13 @@ const SIGNATURE: &str =
 
 /// A server for one run.
 pub struct Moto {
-    child: Child,
+    /// Before the daemon, which ends last.
+    instances: OnceLock<Instances>,
     address: SocketAddr,
     /// Where a component finds it, with what it lacks.
     front: SocketAddr,
     _ending: DropGuard,
-    instances: OnceLock<Instances>,
+    _daemon: Daemon,
 }
 
 struct Direct(SocketAddr);
@@ -113,43 +112,15 @@ fn refusal(code: &str) -> String {
     )
 }
 
-impl Drop for Moto {
-    fn drop(&mut self) {
-        drop(self.instances.take());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn program() -> PathBuf {
-    let own = source_root().join("target/moto/bin/moto_server");
-    if own.exists() { own } else { "moto_server".into() }
-}
-
 impl Moto {
     /// Why there is none, if there is none.
     pub async fn start() -> Result<Self, String> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let child = Command::new(program())
-            .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
-            .env("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true")
-            .env("MOTO_ENABLE_AMI_VALIDATION", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("moto does not start ({error}); `pip install 'moto[server,ec2]'` installs it"))?;
+        let daemon = Daemon::start("moto.sh")?;
+        let address = daemon.socket().display().to_string();
+        let address = address.parse().map_err(|_| format!("`{address}` is no address"))?;
         let ending = CancellationToken::new();
         let front = Front::start(address, ending.clone()).await.map_err(|error| error.to_string())?;
-        let moto = Self { child, address, front, _ending: ending.drop_guard(), instances: OnceLock::new() };
-        let began = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if began.elapsed() > PATIENCE {
-                return Err(format!("moto does not listen within {PATIENCE:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        Ok(moto)
+        Ok(Self { instances: OnceLock::new(), address, front, _ending: ending.drop_guard(), _daemon: daemon })
     }
 
     pub fn subject(&self) -> Subject {
@@ -179,6 +150,9 @@ impl Moto {
             runs: true,
             patience: PATIENCE,
             crowd: 12,
+            pages: false,
+            uses_up_names: false,
+            grace: None,
             at_once: 4,
             refusals: refusals.into(),
             engine: Box::new(Direct(self.address)),
@@ -247,6 +221,11 @@ impl Place for Moto {
         Moto::subject(self).pool
     }
 
+    /// One request makes an instance.
+    fn lost_answers(&self) -> &'static [usize] {
+        &[1]
+    }
+
     fn pull_the_plug(&self, machine: &str) -> anyhow::Result<()> {
         Direct(self.address).remove_stranger(machine)
     }
@@ -308,10 +287,14 @@ impl Engine for Direct {
         )?;
         let volumes = self.ask("Action=DescribeVolumes")?;
         let templates = self.ask("Action=DescribeLaunchTemplates")?;
+        let spots = self.ask(
+            "Action=DescribeSpotInstanceRequests&Filter.1.Name=state&Filter.1.Value.1=open&Filter.1.Value.2=active",
+        )?;
         for (what, answer, tag) in [
             ("instance", &instances, "instanceId"),
             ("volume", &volumes, "volumeId"),
             ("launch template", &templates, "launchTemplateName"),
+            ("spot request", &spots, "spotInstanceRequestId"),
         ] {
             all.extend(between(answer, tag).into_iter().map(|id| format!("{what} {id}")));
         }

@@ -78,6 +78,9 @@ impl Hetzner {
             patience: PATIENCE,
             // One more than a page of its listing has.
             crowd: 51,
+            pages: true,
+            uses_up_names: false,
+            grace: None,
             at_once: 4,
             refusals,
             engine: Box::new(Direct(self.project.clone())),
@@ -93,6 +96,11 @@ impl Place for Hetzner {
     fn pool(&self, _world: &World) -> Value {
         self.instances.get_or_init(|| Instances::start(Direct(self.project.clone())));
         Hetzner::subject(self).pool
+    }
+
+    /// One request makes a server.
+    fn lost_answers(&self) -> &'static [usize] {
+        &[1]
     }
 
     fn keeps_what_is_paid(&self) -> bool {

@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::ensure;
 use pacer_contract::{
-    BootstrapKind, Endpoint, Engine, Refusal, Subject,
+    BootstrapKind, Endpoint, Engine, Grace, Refusal, Subject,
     proxy::{Protocol, Target},
 };
 use pacer_tests::{
     binaries::source_root,
+    daemon::{Daemon, run},
     world::{World, runner_script},
 };
 use serde_json::{Value, json};
@@ -24,13 +25,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::daemon::{Daemon, run};
 use crate::scenarios::Place;
 
 /// No single thing takes it longer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The image of the machines: a busybox whose first process waits to be stopped.
 const IMAGE: &str = "pacer-contract";
+/// The same, and it does not listen.
+const DEAF_IMAGE: &str = "pacer-contract-deaf";
 
 /// The image of the machines that run the simulator's runner.
 const RUNNER_IMAGE: &str = "pacer-contract-runner";
@@ -79,12 +81,21 @@ impl Incus {
             let script = source_root().join("tests/engines/incus-image.sh");
             run(Command::new("sh").arg(script).arg(daemon.socket()).arg(alias).args(more))
         };
-        image(IMAGE, &[])?;
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let root = folder.path().join("root");
-        let made = fs::create_dir_all(root.join("etc")).and_then(|()| fs::write(root.join("etc/start"), START));
-        made.and_then(|()| fs::copy(runner_script(), root.join("runner.sh"))).map_err(|error| error.to_string())?;
-        image(RUNNER_IMAGE, &[&root])?;
+        let starts_with = |start: &str| {
+            let made = fs::create_dir_all(root.join("etc")).and_then(|()| fs::write(root.join("etc/start"), start));
+            made.map_err(|error| error.to_string())
+        };
+        for (name, start) in
+            [(IMAGE, "echo it listens\n"), (DEAF_IMAGE, "trap '' PWR INT TERM\n"), (RUNNER_IMAGE, START)]
+        {
+            starts_with(start)?;
+            if name == RUNNER_IMAGE {
+                fs::copy(runner_script(), root.join("runner.sh")).map_err(|error| error.to_string())?;
+            }
+            image(name, &[&root])?;
+        }
         let forwarders = Forwarders::default();
         Ok(Self { daemon, folder, forwarders })
     }
@@ -107,6 +118,13 @@ impl Incus {
             runs: true,
             patience: PATIENCE,
             crowd: 3,
+            pages: false,
+            uses_up_names: false,
+            grace: Some(Grace {
+                listens: json!({ "image": IMAGE }),
+                deaf: json!({ "image": DEAF_IMAGE }),
+                ready: "it listens".to_owned(),
+            }),
             at_once: 3,
             refusals: Refusal::of_http("application/json", |status| {
                 let error = format!("refused with {status}");

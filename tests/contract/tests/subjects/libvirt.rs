@@ -12,12 +12,12 @@ use pacer_contract::{
     proxy::{Protocol, Target},
 };
 use pacer_tests::{
+    daemon::{Daemon, run},
     libvirt::{HOST, Libvirtd},
     world::World,
 };
 use serde_json::{Value, json};
 
-use super::daemon::{Daemon, run};
 use crate::scenarios::Place;
 
 /// No single thing takes it longer, even on a busy machine that emulates in software.
@@ -86,6 +86,10 @@ impl Place for Libvirtd {
         (2, "120s")
     }
 
+    fn too_large(&self) -> Option<(&'static str, &'static str)> {
+        Some(("\"memory\":\"192m\"", "\"memory\":\"900t\""))
+    }
+
     /// Of the calls that are made for a machine, from the connection's first to its start.
     fn lost_answers(&self) -> &'static [usize] {
         &[2, 9, 16]
@@ -110,6 +114,9 @@ fn subject(socket: PathBuf) -> Subject {
         runs: true,
         patience: PATIENCE,
         crowd: 3,
+        pages: false,
+        uses_up_names: true,
+        grace: None,
         at_once: 3,
         refusals: Vec::new(),
         engine: Box::new(Direct { socket }),

@@ -1,7 +1,6 @@
 //! What is put to the test: one module for each kind of engine.
 
 pub mod containers;
-mod daemon;
 pub mod ec2;
 pub mod hetzner;
 pub mod incus;

@@ -5,10 +5,12 @@ use std::{
     process::Command,
 };
 
-use pacer_tests::binaries::source_root;
 use tempfile::TempDir;
 
+use crate::binaries::source_root;
+
 /// A running engine; it ends with this value.
+#[derive(Debug)]
 pub struct Daemon {
     script: PathBuf,
     folder: TempDir,
@@ -37,6 +39,7 @@ impl Daemon {
         run(Command::new("bash").arg(&self.script).arg(verb).arg(self.folder.path()))
     }
 
+    /// Where it listens, as it says itself.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
