@@ -422,8 +422,8 @@ mod looking {
     use super::*;
 
     fn get(body: &str) -> Result<Option<pacer_backend::Instance>, Error> {
-        let script = Script::default().on("GET /v1.41/containers/a%2Fb/json", 200, body);
-        play(&script, |call| Docker::get(call, "a/b"))
+        let script = Script::default().on("GET /v1.41/containers/a-b/json", 200, body);
+        play(&script, |call| Docker::get(call, "a-b"))
     }
 
     #[test]
