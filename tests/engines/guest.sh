@@ -26,7 +26,6 @@ drivers/input/evdev drivers/acpi/button net/core/failover drivers/net/net_failov
 
 fetch() {
     [ ! -f "$cache/vmlinuz" ] || [ ! -f "$cache/modules/virtio_net.ko" ] || return 0
-    rm -rf "$cache"
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
         fail "a kernel is fetched with apt-get, which is not here; put \`vmlinuz\` and its modules into \`$cache\`"
     package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*-cloud-amd64\)$/\1/p' | head -n 1)
@@ -36,11 +35,16 @@ fetch() {
     trap 'rm -rf "$work"' EXIT
     (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2 && dpkg-deb -x ./*.deb tree) ||
         fail "the package \`$package\` cannot be downloaded"
-    mkdir -p "$cache.new/modules"
-    cp "$work"/tree/boot/vmlinuz-* "$cache.new/vmlinuz"
-    for module in $modules; do cp "$work"/tree/lib/modules/*/kernel/"$module".ko "$cache.new/modules/"; done
-    # Whole or not at all; of two at once the first wins.
-    mv -T "$cache.new" "$cache" 2>/dev/null || rm -rf "$cache.new"
+    # Beside its place, so that it appears there whole or not at all; of two at once the first wins.
+    mkdir -p "${cache%/*}"
+    new=$(mktemp -d "$cache.XXXXXX")
+    mkdir "$new/modules"
+    cp "$work"/tree/boot/vmlinuz-* "$new/vmlinuz"
+    for module in $modules; do cp "$work"/tree/lib/modules/*/kernel/"$module".ko "$new/modules/"; done
+    chmod 755 "$new"
+    # One of another version of this script makes way.
+    [ -f "$cache/modules/virtio_net.ko" ] || rm -rf "$cache"
+    mv -T "$new" "$cache" 2>/dev/null || rm -rf "$new"
 }
 
 build() {

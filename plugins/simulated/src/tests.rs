@@ -92,3 +92,16 @@ fn lists_the_owner_only_and_knows_no_strange_state() {
     assert_eq!((page.instances.len(), page.next.as_deref()), (1, Some("z")));
     assert!(matches!(page.instances[0].state, InstanceState::Failed(_)));
 }
+
+#[test]
+fn the_page_tells_every_setting_and_every_kind() {
+    let page = include_str!("../../../docs/backends/simulated.md");
+    let described = Simulated::describe();
+    let schema: pacer_backend::serde_json::Value = pacer_backend::serde_json::from_str(&described.pool_schema).unwrap();
+    for key in schema["properties"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!("| `{key}` |")), "`{key}` is not in the table of a pool's keys");
+    }
+    for (word, _) in super::KINDS {
+        assert!(page.contains(&format!("`{word}`")), "`{word}` is not told");
+    }
+}

@@ -125,7 +125,7 @@ async fn ec2_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ec2_keeps_the_contract_by_fleets() {
-    if !wanted("ec2") {
+    if !wanted("ec2", &CONTRACTS, "keeps_the_contract_by_fleets") {
         return;
     }
     match Moto::start().await {
