@@ -92,12 +92,6 @@ pub struct Delivery {
     pub source: String,
 }
 
-impl Runner {
-    pub fn is_final(&self) -> bool {
-        self.state == "gone" || self.state == "failed"
-    }
-}
-
 #[derive(Debug, Deserialize)]
 struct Page<T> {
     items: Vec<T>,

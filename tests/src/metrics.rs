@@ -34,11 +34,6 @@ impl Metrics {
         self.0.iter().filter(carries).map(|sample| sample.value).sum()
     }
 
-    /// Whether any series has this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|sample| sample.name == name)
-    }
-
     /// The upper bound of the histogram bucket that holds this quantile, or the summary's own answer.
     pub fn quantile(&self, name: &str, quantile: f64) -> Option<f64> {
         let total = self.sum(&format!("{name}_count"), &[]);

@@ -55,7 +55,6 @@ pub struct TestPacer {
     process: Option<Process>,
     /// Without a token.
     pub api: Api,
-    tolerates_panics: bool,
 }
 
 impl Builder {
@@ -136,7 +135,6 @@ impl Builder {
             port,
             environment: self.environment,
             process: None,
-            tolerates_panics: false,
         }
     }
 
@@ -280,11 +278,6 @@ impl TestPacer {
         all.extend(["--config", config.to_str().expect("temporary folders have plain names")]);
         run_with(binaries::pacer(), &all, self.folder.path(), &self.environment)
     }
-
-    /// For the tests that provoke one.
-    pub fn tolerate_panics(&mut self) {
-        self.tolerates_panics = true;
-    }
 }
 
 impl Drop for TestPacer {
@@ -295,7 +288,7 @@ impl Drop for TestPacer {
             let lines: Vec<&str> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(60)..].join("\n");
             eprintln!("--- the end of what the server wrote ---\n{end}\n---");
-        } else if !self.tolerates_panics {
+        } else {
             assert!(!log.contains("panicked at"), "the server panicked:\n{log}");
         }
     }

@@ -103,11 +103,6 @@ impl Delivery {
         Self { event: event.into(), guid: next_guid(), body, signature }
     }
 
-    /// The same, said to be another delivery.
-    pub fn with_guid(self, guid: impl Into<String>) -> Self {
-        Self { guid: guid.into(), ..self }
-    }
-
     pub fn with_signature(self, signature: Option<&str>) -> Self {
         Self { signature: signature.map(str::to_owned), ..self }
     }
