@@ -140,7 +140,10 @@ type SpokenFor = HashSet<RunnerName>;
 
 /// Jobs that run: their runner is busy, and pairs that GitHub crossed are swapped.
 fn settle_jobs(world: &mut World, now: Timestamp, spoken_for: &mut SpokenFor, intents: &mut Vec<Intent>) {
-    for key in std::mem::take(&mut world.dirty_jobs) {
+    let changed = std::mem::take(&mut world.dirty_jobs);
+    let running = changed.iter().filter_map(|key| world.job(*key)).filter(|job| job.status == JobStatus::Running);
+    let given_out: HashSet<RunnerName> = running.filter_map(|job| job.runner.clone()).collect();
+    for key in changed {
         let Some(job) = world.job(key) else {
             world.dirty_runners.extend(world.partners(key).map(|runner| runner.name.clone()).collect::<Vec<_>>());
             continue;
@@ -155,7 +158,7 @@ fn settle_jobs(world: &mut World, now: Timestamp, spoken_for: &mut SpokenFor, in
         let Some(runner) = job.runner.as_ref().and_then(|name| world.runner(name)) else { continue };
         if runner.state.is_supply() || runner.has_unknown_job() {
             let deadline = now + timeouts(world, runner).run;
-            let stranded = stranded(world, job, runner, spoken_for);
+            let stranded = stranded(world, job, runner, &given_out, spoken_for);
             spoken_for.insert(runner.name.clone());
             spoken_for.extend(stranded.as_ref().and_then(|stranded| stranded.spare.clone()));
             intents.push(Intent::Busy { runner: runner.name.clone(), job: key, deadline, stranded });
@@ -195,13 +198,21 @@ pub fn rematch(world: &World, job: &Job) -> Option<Intent> {
     is_news.then_some(Intent::Assign { job: job.key, assignment })
 }
 
-/// The job that `taken` was meant for, and the runner that `job` was paired with before.
-fn stranded(world: &World, job: &Job, taken: &Runner, spoken_for: &SpokenFor) -> Option<Stranded> {
+/// The job that `taken` was meant for, and the runner that `job` was paired with before, unless GitHub has given out that
+/// one too.
+fn stranded(
+    world: &World,
+    job: &Job,
+    taken: &Runner,
+    given_out: &HashSet<RunnerName>,
+    spoken_for: &SpokenFor,
+) -> Option<Stranded> {
     let stranded = world.wanted_by(&taken.name).filter(|stranded| stranded.key != job.key)?;
     let spare = world.partners(job.key).find(|runner| {
         runner.name != taken.name
             && runner.state.is_supply()
             && world.wanted_by(&runner.name).is_none()
+            && !given_out.contains(&runner.name)
             && !spoken_for.contains(&runner.name)
             && World::class_of_runner(runner) == World::class_of_runner(taken)
     });

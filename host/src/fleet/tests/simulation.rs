@@ -225,9 +225,17 @@ impl Play {
                 Intent::Rerun { .. } => self.queue(),
                 Intent::Stop { runner, .. } => self.schedule(&runner, Step::Gone, 30),
                 Intent::Retire { runner, error } => self.retire(&runner, error),
-                Intent::Resume { runner } => self.schedule(&runner, Step::Gone, 30),
+                Intent::Resume { runner } => self.resume(&runner),
                 Intent::Unpair { .. } | Intent::Busy { .. } | Intent::Assign { .. } | Intent::Extend { .. } => {}
             }
+        }
+    }
+
+    /// One that nobody drives has no machine, or one that is going.
+    fn resume(&mut self, name: &RunnerName) {
+        match self.sim.world.runner(name).cloned() {
+            Some(runner) if runner.state.is_supply() => self.fail(&runner, Trouble::Restart, None),
+            Some(_) | None => self.schedule(name, Step::Gone, 30),
         }
     }
 
@@ -484,6 +492,11 @@ fn play(seed: u64) {
         let left = play.sim.live().filter(|runner| World::class_of_runner(runner) == class).count();
         assert!(left <= pool.warm.most() as usize + 1, "seed {seed}: {left} runners are left of {class:?}");
     }
+}
+
+#[test]
+fn a_spare_that_github_gives_out_in_the_same_moment_serves_nobody_else() {
+    play(14_918_279_205_690_275_364);
 }
 
 proptest::proptest! {
