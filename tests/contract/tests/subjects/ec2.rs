@@ -25,7 +25,10 @@ use pacer_contract::{
 use pacer_tests::{daemon::Daemon, world::World};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Mutex, task::spawn_blocking};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use super::instance::{Instances, Records};
 use crate::scenarios::Place;
@@ -64,7 +67,7 @@ impl Front {
         let address = listener.local_addr()?;
         let front = Arc::new(Self { moto, launched: Mutex::default() });
         let router = Router::new().fallback(Self::answer).with_state(front);
-        tokio::spawn(async move {
+        TaskTracker::new().spawn(async move {
             // It ends with the token; a server on the loopback has no other end.
             let _ = axum::serve(listener, router).with_graceful_shutdown(ending.cancelled_owned()).await;
         });
