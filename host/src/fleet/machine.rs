@@ -64,9 +64,9 @@ pub(super) struct Start {
 impl Executor {
     pub(super) async fn way(&self, runner: &Runner, pool: &Pool) -> Result<Way, Failure> {
         let described = self.parts.backends.fit(&runner.backend, &pool.settings, pool.timeouts.create).await;
-        let described = described.map_err(Failure::Backend)?;
+        let described = described?;
         way(&pool.bootstrap, &described.bootstraps).map_err(|message| {
-            Failure::Backend(BackendError {
+            Failure::from(BackendError {
                 kind: ErrorKind::InvalidConfig,
                 message: format!("pool `{}`: {message}", pool.name),
                 retry_after: None,

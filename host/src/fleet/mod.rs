@@ -159,7 +159,7 @@ async fn run(executor: Arc<Executor>, mut changes: Changes) {
     }
 }
 
-async fn drain(executor: &Executor, changes: &mut Changes) {
+async fn drain(executor: &Arc<Executor>, changes: &mut Changes) {
     loop {
         match changes.try_recv() {
             Ok(images) => take_in(executor, &images),
@@ -169,11 +169,17 @@ async fn drain(executor: &Executor, changes: &mut Changes) {
     }
 }
 
-fn take_in(executor: &Executor, images: &[Changed]) {
+fn take_in(executor: &Arc<Executor>, images: &[Changed]) {
     let mut world = executor.world();
     for changed in images {
         measure::observe(&world, changed);
         world.apply(changed);
+        if let Changed::Job(job) = changed
+            && let Some(op) = executor.mark_taken(job)
+        {
+            let this = executor.clone();
+            executor.spawn_look(async move { this.record(vec![op]).await });
+        }
     }
 }
 
@@ -210,7 +216,13 @@ async fn pass(executor: &Arc<Executor>, changes: &mut Changes) -> Duration {
         && let Err(error) = write_following(executor, ops, changes).await
     {
         warn!(%error, "the plan cannot be stored, nothing of it is done");
-        executor.world().look_at_everything();
+        let mut world = executor.world();
+        world.look_at_everything();
+        for intent in plan.intents {
+            if let Intent::Rerun { job } = intent {
+                world.reruns.apply(&job);
+            }
+        }
         return STORE_RETRY;
     }
     for intent in plan.intents {
@@ -220,7 +232,7 @@ async fn pass(executor: &Arc<Executor>, changes: &mut Changes) -> Duration {
 }
 
 /// Writes, and keeps the world up to date meanwhile: tasks go by it.
-async fn write_following(executor: &Executor, ops: Vec<Op>, changes: &mut Changes) -> Result<(), StoreError> {
+async fn write_following(executor: &Arc<Executor>, ops: Vec<Op>, changes: &mut Changes) -> Result<(), StoreError> {
     let mut writing = std::pin::pin!(executor.parts.store.write(ops));
     let outcome = loop {
         tokio::select! {

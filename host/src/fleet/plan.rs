@@ -274,9 +274,9 @@ fn expire(world: &World, now: Timestamp, left: &mut Left, spoken_for: &mut Spoke
         }
         let timeouts = timeouts(world, runner);
         let intent = match runner.state {
-            RunnerState::Planned | RunnerState::Registering | RunnerState::Creating => {
-                let error = format!("it had no machine within {:?} of `{}`", timeouts.create, runner.state);
-                Intent::Stop { runner: name, error: Some(error) }
+            // Its machine may exist and have a job; whoever drives it gives it up, or takes it over.
+            RunnerState::Planned | RunnerState::Registering | RunnerState::Creating | RunnerState::Stopping => {
+                Intent::Resume { runner: name }
             }
             RunnerState::Booting => {
                 let error = format!("it was not online at GitHub within {:?} of its machine's start", timeouts.boot);
@@ -305,7 +305,6 @@ fn expire(world: &World, now: Timestamp, left: &mut Left, spoken_for: &mut Spoke
                 let error = format!("its job ran longer than the pool's limit of {:?}", timeouts.run);
                 Intent::Stop { runner: name, error: Some(error) }
             }
-            RunnerState::Stopping => Intent::Resume { runner: name },
             RunnerState::Gone | RunnerState::Failed => continue,
         };
         intents.push(intent);

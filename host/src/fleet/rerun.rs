@@ -53,7 +53,8 @@ impl Reruns {
         }
     }
 
-    /// Takes those that GitHub is to be asked for now.
+    /// Takes those that GitHub is to be asked for now. What comes of that is taken in as it is written; what is not written
+    /// is to be given back.
     pub fn due(&mut self, now: Timestamp) -> Vec<Arc<Job>> {
         self.taken.retain(|_, at| now.duration_since(*at) < WINDOW);
         self.wanted.extract_if(.., |_, job| at(job) <= now).map(|(_, job)| job).collect()
@@ -88,7 +89,7 @@ fn place(job: &Job) -> Place {
 }
 
 /// It ran and did not succeed: one that did in spite of all needs nothing.
-fn is_lost(job: &Job) -> bool {
+pub fn is_lost(job: &Job) -> bool {
     job.status == JobStatus::Completed && !matches!(job.conclusion.as_deref(), Some("success" | "skipped"))
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    executor::Executor,
+    executor::{Executor, told_taken},
     intent,
     names::could_be_ours,
     plan::configured_targets,
@@ -47,6 +47,8 @@ const GHOSTS: Duration = Duration::from_secs(300);
 struct Seen {
     /// Runners whose machine is over, and how.
     ended: Vec<(RunnerName, String)>,
+    /// Machines of runners that do not know them: what asked for them was told of no machine.
+    found: Vec<(RunnerName, Instance)>,
     /// Machines whose name belongs to no living runner.
     strays: Vec<String>,
 }
@@ -57,13 +59,22 @@ fn judge(world: &World, backend: &BackendName, listed: &[Instance], asked_at: Ti
         listed.iter().map(|instance| (instance.handle.as_str(), instance)).collect();
     let mut seen = Seen::default();
     for runner in world.runners().filter(|runner| runner.backend == *backend) {
-        let Some(handle) = machine(runner).filter(|_| runner.state_at < asked_at) else { continue };
-        let how = match by_handle.get(handle).map(|instance| &instance.state) {
+        if !has_machine(runner) || runner.state_at >= asked_at {
+            continue;
+        }
+        let of_runner = match &runner.handle {
+            Some(handle) => by_handle.get(handle.as_str()).copied(),
+            None => listed.iter().find(|instance| instance.name == runner.name.as_str()),
+        };
+        if let (None, Some(instance)) = (&runner.handle, of_runner) {
+            seen.found.push((runner.name.clone(), instance.clone()));
+        }
+        let how = match of_runner.map(|instance| &instance.state) {
             Some(InstanceState::Creating | InstanceState::Running) => continue,
             Some(InstanceState::Stopping) => "its machine is being stopped from outside".to_owned(),
             Some(InstanceState::Stopped) => "its machine stopped".to_owned(),
             Some(InstanceState::Failed(reason)) => format!("its machine failed: {reason}"),
-            Some(InstanceState::Interrupted(reason)) => taken_away(reason),
+            Some(InstanceState::Interrupted(reason)) => told_taken(reason),
             None => "its machine does not exist any more".to_owned(),
         };
         seen.ended.push((runner.name.clone(), how));
@@ -76,20 +87,16 @@ fn judge(world: &World, backend: &BackendName, listed: &[Instance], asked_at: Ti
     seen
 }
 
-fn taken_away(reason: &str) -> String {
-    format!("its machine was taken away: {reason}")
-}
-
-/// The handle of a runner that should have a machine at work.
-fn machine(runner: &Runner) -> Option<&str> {
+/// Whether a runner should have a machine at work.
+fn has_machine(runner: &Runner) -> bool {
     match runner.state {
-        RunnerState::Booting | RunnerState::Idle | RunnerState::Busy => runner.handle.as_deref(),
+        RunnerState::Booting | RunnerState::Idle | RunnerState::Busy => true,
         RunnerState::Planned
         | RunnerState::Registering
         | RunnerState::Creating
         | RunnerState::Stopping
         | RunnerState::Gone
-        | RunnerState::Failed => None,
+        | RunnerState::Failed => false,
     }
 }
 
@@ -102,7 +109,7 @@ pub(super) async fn backend(executor: Arc<Executor>, backend: BackendName, every
 }
 
 /// One look. Takes the strays that the last one marked and returns those that this one marks.
-async fn look(executor: &Arc<Executor>, backend: &BackendName, marked: HashSet<String>) -> HashSet<String> {
+pub(super) async fn look(executor: &Arc<Executor>, backend: &BackendName, marked: HashSet<String>) -> HashSet<String> {
     let asked_at = executor.now();
     let owner = &executor.parts.config.server.owner;
     let listed = match executor.parts.backends.list(backend, owner, LIST).await {
@@ -113,6 +120,9 @@ async fn look(executor: &Arc<Executor>, backend: &BackendName, marked: HashSet<S
         }
     };
     let seen = judge(&executor.world(), backend, &listed, asked_at);
+    for (name, instance) in seen.found {
+        executor.spawn(&name, |this, runner| async move { this.created(&runner, instance).await });
+    }
     for (name, how) in seen.ended {
         executor.spawn(&name, move |this, runner| confirm(this, runner, how));
     }
@@ -141,11 +151,17 @@ async fn look(executor: &Arc<Executor>, backend: &BackendName, marked: HashSet<S
 
 /// A listing may lag behind; the backend is asked about the machine itself before its runner is given up.
 async fn confirm(executor: Arc<Executor>, runner: Arc<Runner>, how: String) {
-    let Some(handle) = machine(&runner) else { return };
-    match executor.parts.backends.get(&runner.backend, handle, LIST).await {
+    if !has_machine(&runner) {
+        return;
+    }
+    let found = match &runner.handle {
+        Some(handle) => executor.parts.backends.get(&runner.backend, handle, LIST).await,
+        None => executor.find_instance(&runner).await,
+    };
+    match found {
         Ok(Some(Instance { state: InstanceState::Creating | InstanceState::Running, .. })) => {}
         Ok(Some(Instance { state: InstanceState::Interrupted(reason), .. })) => {
-            executor.ended(runner, taken_away(&reason), true).await;
+            executor.ended(runner, told_taken(&reason), true).await;
         }
         Ok(_) => executor.ended(runner, how, false).await,
         Err(error) => debug!(runner.name = %runner.name, "cannot confirm that `{}` ended: {error}", runner.name),

@@ -1,10 +1,10 @@
 //! What follows when something ended that should not have: a machine, an attempt, the process before this one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
-use super::{Executor, Failure, RETRY, SETTLE, Trace};
+use super::{Executor, Failure, RETRY, SETTLE, Trace, locked};
 use crate::{
     fleet::{
         intent,
@@ -13,7 +13,7 @@ use crate::{
         runner::{Runner, RunnerState},
     },
     github::{GitHubErrorKind, Rerun},
-    plugins::{Instance, InstanceState},
+    plugins::{BackendError, Instance, InstanceState},
     store::Op,
 };
 
@@ -43,36 +43,54 @@ impl Executor {
         match runner.state {
             RunnerState::Planned | RunnerState::Registering | RunnerState::Creating => {
                 // Its configuration is lost with the process that asked for it: either the machine has it, or none does.
-                if let Some(instance) = self.settled_instance(&runner).await {
-                    let Some((_, pool)) = self.pool(&runner) else { return };
-                    info!(runner.name = %runner.name, "runner `{}` is taken over with its machine", runner.name);
-                    return self.created(&runner, &pool, instance).await;
-                }
-                let error = "pacer was restarted before its machine existed".to_owned();
-                self.fail(&runner, Failure::Restart(error)).await;
-                self.take_down_now(&runner.name, Trace::Perhaps).await;
+                let failure = Failure::Restart("its creation was cut off before its machine existed".to_owned());
+                let patience = self.timeouts(&runner).create;
+                self.settle(&runner, failure, patience).await;
             }
             RunnerState::Stopping => self.take_down_now(&runner.name, Trace::Perhaps).await,
             RunnerState::Booting | RunnerState::Idle | RunnerState::Busy | RunnerState::Gone | RunnerState::Failed => {}
         }
     }
 
+    /// Ends an attempt to make a machine that brought none to light. Where one may have come of it, that is taken up:
+    /// it may have a job by now. Only then is the runner given up.
+    pub(super) async fn settle(&self, runner: &Runner, failure: Failure, patience: Duration) {
+        let trace = failure.trace();
+        if trace != Trace::Perhaps {
+            self.fail(runner, failure).await;
+            return self.take_down_now(&runner.name, trace).await;
+        }
+        let trace = match self.settled_instance(runner, patience).await {
+            Ok(Some(instance)) => {
+                info!(runner.name = %runner.name, "runner `{}` is taken over with its machine", runner.name);
+                return self.created(runner, instance).await;
+            }
+            Ok(None) => Trace::Refused,
+            Err(_) => Trace::Perhaps,
+        };
+        self.withdraw(&runner.name, Some(failure), trace).await;
+    }
+
     /// The machine of a cut-off `create`, if it came to run. One that exists and does not run may lack its start,
     /// unless it boots by itself.
-    async fn settled_instance(&self, runner: &Runner) -> Option<Instance> {
+    async fn settled_instance(&self, runner: &Runner, patience: Duration) -> Result<Option<Instance>, BackendError> {
+        let until = self.now() + patience;
         let unfetched = self.is_unfetched(runner).await;
         let mut wait = RETRY.0;
         let mut settled = false;
         loop {
             match self.find_instance(runner).await {
-                Ok(Some(instance)) if is_underway(&instance.state, unfetched) => return Some(instance),
-                Ok(_) if settled => return None,
+                Ok(Some(instance)) if is_underway(&instance.state, unfetched) => return Ok(Some(instance)),
+                Ok(_) if settled => return Ok(None),
                 Ok(_) => {
                     settled = true;
                     tokio::time::sleep(SETTLE).await;
                 }
                 Err(error) => {
                     warn!(backend.name = %runner.backend, "cannot look for the machine of `{}`: {error}", runner.name);
+                    if self.now() >= until {
+                        return Err(error);
+                    }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY.1);
                 }
@@ -80,15 +98,37 @@ impl Executor {
         }
     }
 
+    /// GitHub gave a runner a job that is not known to have begun: its delivery is on its way, or it is no job of ours.
+    /// The job that was meant for it is served anew, unless it is this one.
+    pub(super) async fn has_a_job(&self, runner: &Runner) {
+        locked(&self.unanswered).remove(&runner.name);
+        let meant_for = self.world().wanted_by(&runner.name).map(|job| job.key);
+        self.heal_job(runner).await;
+        let mut job = None;
+        if let Some(key) = meant_for
+            && let Ok(Some(meant_for)) = self.parts.store.job(key).await
+        {
+            let runs = meant_for.status == JobStatus::Running && meant_for.runner.as_ref() == Some(&runner.name);
+            job = runs.then_some(key);
+        }
+        let deadline = self.now() + self.timeouts(runner).run;
+        let mut ops = vec![Op::Runner { name: runner.name.clone(), change: RunnerChange::Busy { job, deadline } }];
+        if job.is_none() {
+            ops.extend(meant_for.map(|key| Op::Job { key, change: JobChange::Pair { runner: None } }));
+        }
+        self.record(ops).await;
+    }
+
     /// Deals with a runner whose machine ended by itself.
     pub async fn ended(self: Arc<Self>, runner: Arc<Runner>, how: String, interrupted: bool) {
         let Some(runner) = self.runner(&runner.name).filter(|runner| !runner.state.is_final()) else { return };
+        if interrupted {
+            self.note_taken(&runner, &how).await;
+        }
         if runner.state == RunnerState::Busy {
             // GitHub concludes the job, from the runner's last word or from its silence.
             let ops = if interrupted {
-                let mut ops = intent::stop(&self.world(), &runner, self.now());
-                ops.extend(runner.job.map(|key| Op::Job { key, change: JobChange::Interrupted { reason: how } }));
-                ops
+                intent::stop(&self.world(), &runner, self.now())
             } else {
                 intent::stop_ended(&self.world(), &runner, &how, self.now())
             };
@@ -99,28 +139,23 @@ impl Executor {
             }
             return self.take_down_now(&runner.name, Trace::Perhaps).await;
         }
+        // It may have a job, or have done one, of which the webhook is still on its way: then GitHub knows it as busy,
+        // or has removed it already.
+        let has_or_had_a_job = !self.is_unfetched(&runner).await && {
+            let found = self.parts.github.find_runner(&runner.target, runner.installation_id, &runner.name).await;
+            found.is_ok_and(|found| found.is_none_or(|found| found.busy))
+        };
+        if has_or_had_a_job {
+            self.heal_job(&runner).await;
+        }
+        let Some(current) = self.runner(&runner.name) else { return };
         if interrupted {
-            self.fail(&runner, Failure::Interrupted(how)).await;
-            return self.take_down_now(&runner.name, Trace::Perhaps).await;
-        }
-        if self.is_unfetched(&runner).await {
-            self.fail(&runner, Failure::Lost(how)).await;
-            return self.take_down_now(&runner.name, Trace::Perhaps).await;
-        }
-        // It may have done a job of which the webhook is still on its way: then GitHub has removed it already.
-        let found = self.parts.github.find_runner(&runner.target, runner.installation_id, &runner.name).await;
-        match found {
-            Ok(None) => {
-                self.heal_job(&runner).await;
-                let Some(current) = self.runner(&runner.name) else { return };
-                let ops = intent::stop(&self.world(), &current, self.now());
-                self.record(ops).await;
-            }
-            Ok(Some(found)) if found.busy => {
-                let ops = intent::stop(&self.world(), &runner, self.now());
-                self.record(ops).await;
-            }
-            Ok(Some(_)) | Err(_) => self.fail(&runner, Failure::Lost(how)).await,
+            self.fail(&current, Failure::Interrupted(how)).await;
+        } else if has_or_had_a_job {
+            let ops = intent::stop(&self.world(), &current, self.now());
+            self.record(ops).await;
+        } else {
+            self.fail(&current, Failure::Lost(how)).await;
         }
         self.take_down_now(&runner.name, Trace::Perhaps).await;
     }
@@ -146,8 +181,7 @@ impl Executor {
                     rerun::WINDOW.as_hours()
                 ),
             },
-            // It was not done: its turn comes.
-            Err(error) if error.kind == GitHubErrorKind::RateLimited && !rerun::is_too_late(job, self.now()) => {
+            Err(error) if passes(error.kind) && !rerun::is_too_late(job, self.now()) => {
                 JobChange::RerunPutOff { reason: format!("{taken}; GitHub is asked later to run it again: {error}") }
             }
             Err(error) => {
@@ -164,6 +198,18 @@ impl Executor {
         if let Some(job) = job {
             recover::ask_about(self, &job).await;
         }
+    }
+}
+
+/// Whether an error of GitHub's goes by itself.
+fn passes(kind: GitHubErrorKind) -> bool {
+    match kind {
+        GitHubErrorKind::RateLimited | GitHubErrorKind::Unavailable => true,
+        GitHubErrorKind::Unauthorized
+        | GitHubErrorKind::Forbidden
+        | GitHubErrorKind::NotFound
+        | GitHubErrorKind::NameTaken
+        | GitHubErrorKind::Rejected => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
-use super::{Executor, Failure, LOOK, RETRY};
+use super::{Executor, Failure, LOOK, LOST_ANSWER, RETRY, Trace};
 use crate::{
     config::{BootstrapMode, Pool, Project, RunnerGroup, Scope},
     fleet::{
@@ -17,7 +17,7 @@ use crate::{
         runner::{Runner, RunnerChange},
     },
     github::{GitHubError, GitHubErrorKind, Registration},
-    plugins::{BackendError, ErrorKind, Instance, Price, RunnerRequest},
+    plugins::{ErrorKind, Instance, Price, RunnerRequest},
     routing::{self, BackendName},
     store::{Op, Proof},
 };
@@ -27,12 +27,8 @@ impl Executor {
     pub(super) async fn drive(self: Arc<Self>, runner: Arc<Runner>) {
         let Some((project, pool)) = self.pool(&runner) else { return };
         match self.bring_up(&runner, &project, &pool).await {
-            Ok(instance) => self.created(&runner, &pool, instance).await,
-            Err(failure) => {
-                let trace = failure.trace();
-                self.fail(&runner, failure).await;
-                self.take_down_now(&runner.name, trace).await;
-            }
+            Ok(instance) => self.created(&runner, instance).await,
+            Err(failure) => self.settle(&runner, failure, LOST_ANSWER).await,
         }
     }
 
@@ -93,11 +89,12 @@ impl Executor {
         });
         self.measure_create(runner);
         let deadline = self.now() + pool.timeouts.create;
+        let change = RunnerChange::Creating { github_runner_id, deadline };
         let (_, instance) = tokio::join!(
-            self.note(runner, RunnerChange::Creating { github_runner_id, deadline }),
+            self.record(vec![Op::Runner { name: runner.name.clone(), change }]),
             self.create(&runner.backend, request, deadline),
         );
-        instance.map_err(Failure::Backend)
+        instance
     }
 
     /// Has the machine made. Where only the answer was lost it may run already, with a job: so it is asked for once more,
@@ -107,16 +104,18 @@ impl Executor {
         backend: &BackendName,
         request: Arc<RunnerRequest>,
         deadline: Timestamp,
-    ) -> Result<Instance, BackendError> {
+    ) -> Result<Instance, Failure> {
         let left = || Duration::try_from(deadline.duration_since(self.now())).unwrap_or_default();
         let first = self.parts.backends.create(backend, request.clone(), left()).await;
         match first {
             Err(error) if error.asked && error.kind == ErrorKind::Unavailable && left() > RETRY.0 => {
                 debug!(runner.name = %request.name, "`{}` is asked for again: {error}", request.name);
                 tokio::time::sleep(RETRY.0).await;
-                self.parts.backends.create(backend, request, left()).await
+                let second = self.parts.backends.create(backend, request, left()).await;
+                // Whatever is said now, the first call may have made one.
+                second.map_err(|error| Failure::Backend { error, trace: Trace::Perhaps })
             }
-            first => first,
+            first => Ok(first?),
         }
     }
 
@@ -134,7 +133,7 @@ impl Executor {
         }
     }
 
-    pub(super) async fn created(&self, runner: &Runner, pool: &Pool, instance: Instance) {
+    pub(in crate::fleet) async fn created(&self, runner: &Runner, instance: Instance) {
         info!(
             runner.name = %runner.name, backend.name = %runner.backend, pool.name = %runner.pool,
             "runner `{}` has its machine", runner.name
@@ -147,7 +146,7 @@ impl Executor {
         let change = RunnerChange::Created {
             handle: instance.handle,
             digest: digest.as_deref().unwrap_or_default().to_owned(),
-            deadline: self.now() + pool.timeouts.boot,
+            deadline: self.now() + self.timeouts(runner).boot,
         };
         let mut ops = vec![Op::Runner { name: runner.name.clone(), change }];
         {
@@ -159,7 +158,9 @@ impl Executor {
             ops.extend(intent::let_go(&world, runner, Proof::Machine));
         }
         self.record(ops).await;
-        self.rate(runner, pool, price, since).await;
+        if let Some((_, pool)) = self.pool(runner) {
+            self.rate(runner, &pool, price, since).await;
+        }
     }
 
     /// Writes what the machine costs. What cannot be learnt is not known: no job waits for it.

@@ -24,8 +24,8 @@ pub(in crate::fleet) enum Trace {
 pub(in crate::fleet) enum Failure {
     #[error("{0}")]
     GitHub(GitHubError),
-    #[error("{0}")]
-    Backend(BackendError),
+    #[error("{error}")]
+    Backend { error: BackendError, trace: Trace },
     #[error("{0}")]
     Lost(String),
     /// Its provider took the machine away.
@@ -36,11 +36,30 @@ pub(in crate::fleet) enum Failure {
     Restart(String),
 }
 
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        let left = match error.kind {
+            ErrorKind::Unavailable | ErrorKind::Interrupted | ErrorKind::Internal | ErrorKind::Other => Trace::Perhaps,
+            ErrorKind::InvalidRequest
+            | ErrorKind::InvalidConfig
+            | ErrorKind::Unauthorized
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::Capacity
+            | ErrorKind::Quota
+            | ErrorKind::RateLimited
+            | ErrorKind::Unsupported => Trace::Refused,
+        };
+        let trace = if error.asked { left } else { Trace::None };
+        Self::Backend { error, trace }
+    }
+}
+
 impl Failure {
     pub(super) fn trouble(&self) -> Trouble {
         match self {
             Self::GitHub(error) => Trouble::GitHub(error.kind),
-            Self::Backend(error) => Trouble::Backend(error.kind),
+            Self::Backend { error, .. } => Trouble::Backend(error.kind),
             Self::Lost(_) => Trouble::Lost,
             Self::Interrupted(_) => Trouble::Backend(ErrorKind::Interrupted),
             Self::Restart(_) => Trouble::Restart,
@@ -51,21 +70,7 @@ impl Failure {
     pub(super) fn trace(&self) -> Trace {
         match self {
             Self::GitHub(_) => Trace::None,
-            Self::Backend(error) if !error.asked => Trace::None,
-            Self::Backend(error) => match error.kind {
-                ErrorKind::Unavailable | ErrorKind::Interrupted | ErrorKind::Internal | ErrorKind::Other => {
-                    Trace::Perhaps
-                }
-                ErrorKind::InvalidRequest
-                | ErrorKind::InvalidConfig
-                | ErrorKind::Unauthorized
-                | ErrorKind::NotFound
-                | ErrorKind::Conflict
-                | ErrorKind::Capacity
-                | ErrorKind::Quota
-                | ErrorKind::RateLimited
-                | ErrorKind::Unsupported => Trace::Refused,
-            },
+            Self::Backend { trace, .. } => *trace,
             Self::Lost(_) | Self::Interrupted(_) | Self::Restart(_) => Trace::Perhaps,
         }
     }
@@ -73,7 +78,7 @@ impl Failure {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::GitHub(error) => error.retry_after,
-            Self::Backend(error) => error.retry_after,
+            Self::Backend { error, .. } => error.retry_after,
             Self::Lost(_) | Self::Interrupted(_) | Self::Restart(_) => None,
         }
     }
@@ -81,7 +86,7 @@ impl Failure {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::GitHub(_) => "github",
-            Self::Backend(error) => match error.kind {
+            Self::Backend { error, .. } => match error.kind {
                 ErrorKind::Interrupted => "interrupted",
                 ErrorKind::InvalidRequest
                 | ErrorKind::InvalidConfig

@@ -6,7 +6,10 @@
 mod aftermath;
 mod creation;
 mod failure;
+mod interruption;
 mod removal;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -14,13 +17,14 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 pub(super) use creation::register_timeout;
 pub(super) use failure::{Failure, Trace};
+pub(super) use interruption::told as told_taken;
 
 use super::{
     machine::Exchanging,
@@ -47,8 +51,14 @@ const SETTLE: Duration = Duration::from_secs(2);
 const STOPPING_POLL: Duration = Duration::from_secs(1);
 /// Waits between attempts that fail for reasons outside: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long a backend is asked for the machine of a `create` whose answer was lost: an engine that restarts is back
+/// within this.
+const LOST_ANSWER: Duration = Duration::from_secs(10);
 /// How much longer a runner may stay when GitHub could not be asked whether it has a job.
 const UNANSWERED: Duration = Duration::from_secs(30);
+/// How long GitHub may leave it open whether a runner has a job. Then its machine goes: none is kept for ever for want of
+/// an answer. Longer than most of GitHub's outages.
+const SILENCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What the fleet works with.
 pub struct Parts {
@@ -68,6 +78,9 @@ pub(super) struct Executor {
     pub route: Arc<ingest::Route>,
     world: Mutex<World>,
     tasks: Mutex<HashMap<RunnerName, CancellationToken>>,
+    /// Runners that are to go, and since when GitHub does not say whether they have a job.
+    unanswered: Mutex<HashMap<RunnerName, Timestamp>>,
+    taken: Mutex<interruption::Taken>,
     pub(super) exchanging: Mutex<Exchanging>,
     pub tracker: TaskTracker,
     /// No new work.
@@ -92,6 +105,8 @@ impl Executor {
             route,
             world,
             tasks: Mutex::default(),
+            unanswered: Mutex::default(),
+            taken: Mutex::default(),
             exchanging: Mutex::default(),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -131,7 +146,7 @@ impl Executor {
             Intent::Resume { runner } => self.spawn(&runner, Executor::resume),
             Intent::Rerun { job } => {
                 let this = self.clone();
-                self.tracker.spawn(async move { this.rerun(&job).await });
+                self.spawn_look(async move { this.rerun(&job).await });
             }
             Intent::Pair { .. }
             | Intent::Unpair { .. }
@@ -165,18 +180,17 @@ impl Executor {
             }
             tasks.insert(name.clone(), token.clone());
         }
+        let driving = Driving { executor: this.clone(), name, token: token.clone() };
         self.tracker.spawn(async move {
-            let finished = token.run_until_cancelled(work(this.clone(), runner)).await.is_some();
-            if finished {
-                let mut tasks = locked(&this.tasks);
-                // Once interrupted, the entry is its successor's.
-                if !token.is_cancelled() {
-                    tasks.remove(&name);
-                }
-                drop(tasks);
-                this.wake.notify_one();
-            }
+            let _driving = driving;
+            token.run_until_cancelled(work(this, runner)).await;
         });
+    }
+
+    /// Runs what drives no runner. It ends with whatever else is abandoned.
+    pub fn spawn_look(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let abandoned = self.abandoned.clone();
+        self.tracker.spawn(async move { abandoned.run_until_cancelled(work).await });
     }
 
     pub(super) fn interrupt(&self, name: &RunnerName) {
@@ -212,5 +226,24 @@ impl Executor {
             subject: subject.to_owned(),
             detail: Some(detail),
         })
+    }
+}
+
+/// A runner's task, from its start to its end, however it ends.
+struct Driving {
+    executor: Arc<Executor>,
+    name: RunnerName,
+    token: CancellationToken,
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        let mut tasks = locked(&self.executor.tasks);
+        // Once interrupted, the entry is its successor's.
+        if !self.token.is_cancelled() {
+            tasks.remove(&self.name);
+        }
+        drop(tasks);
+        self.executor.wake.notify_one();
     }
 }

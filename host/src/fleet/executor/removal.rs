@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{Executor, Failure, LOOK, RETRY, SETTLE, STOPPING_POLL, Trace, UNANSWERED};
+use super::{Executor, Failure, LOOK, RETRY, SETTLE, SILENCE, STOPPING_POLL, Trace, UNANSWERED, locked};
 use crate::{
     fleet::{
         intent,
+        names::PREFIX,
         plan::configured_targets,
         runner::{Runner, RunnerChange, RunnerName, RunnerState, Target},
         watch::came_online,
     },
-    github::{Deleted, GitHubError},
+    github::{Deleted, GitHubError, GitHubErrorKind},
     plugins::{BackendError, Destruction, Instance},
     routing::BackendName,
     store::Op,
@@ -23,7 +24,7 @@ impl Executor {
         self.take_down_now(&runner.name, Trace::Perhaps).await;
     }
 
-    /// From `stopping` to `gone`: GitHub first, then the machine, until the backend says that nothing is left.
+    /// From `stopping` to `gone`, whatever GitHub thinks of it: its job is over, its time is, or its machine.
     pub async fn take_down_now(&self, name: &RunnerName, trace: Trace) {
         let Some(runner) = self.runner(name) else { return };
         // A runner that did its job is removed by GitHub itself; asking would only cost budget.
@@ -31,34 +32,45 @@ impl Executor {
         if !did_its_job {
             self.deregister(&runner).await;
         }
+        self.remove_machine(&runner, trace).await;
+    }
+
+    /// To `gone`, once the backend says that nothing is left.
+    async fn remove_machine(&self, runner: &Runner, trace: Trace) {
+        self.look_for_interruption(runner).await;
         if trace != Trace::None {
-            self.destroy(&runner, trace).await;
+            self.destroy(runner, trace).await;
         }
-        self.record(vec![Op::Runner { name: name.clone(), change: RunnerChange::Gone }]).await;
+        locked(&self.unanswered).remove(&runner.name);
+        self.record(vec![Op::Runner { name: runner.name.clone(), change: RunnerChange::Gone }]).await;
     }
 
     /// Removes what GitHub has registered. A failure is left to the sweep: the machine must go all the same.
-    pub(super) async fn deregister(&self, runner: &Runner) -> Option<Deleted> {
-        match self.try_deregister(runner).await {
-            Ok(deleted) => Some(deleted),
-            Err(error) => {
-                warn!(runner.name = %runner.name, %error, "the registration of `{}` could not be removed", runner.name);
-                None
-            }
+    pub(super) async fn deregister(&self, runner: &Runner) {
+        if let Err(error) = self.try_deregister(runner).await {
+            warn!(runner.name = %runner.name, %error, "the registration of `{}` could not be removed", runner.name);
         }
     }
 
     async fn try_deregister(&self, runner: &Runner) -> Result<Deleted, GitHubError> {
         let (target, installation) = (&runner.target, runner.installation_id);
-        let github = &self.parts.github;
-        let id = match runner.github_runner_id {
-            Some(id) => id,
-            None => match github.find_runner(target, installation, &runner.name).await? {
-                Some(found) => found.id,
-                None => return Ok(Deleted::Gone),
-            },
-        };
-        github.delete_runner(target, installation, id).await
+        match runner.github_runner_id {
+            Some(id) => self.parts.github.delete_runner(target, installation, id).await,
+            None => self.deregister_by_name(target, installation, &runner.name).await,
+        }
+    }
+
+    /// Removes whatever GitHub has registered under a name.
+    async fn deregister_by_name(
+        &self,
+        target: &Target,
+        installation: Option<i64>,
+        name: &RunnerName,
+    ) -> Result<Deleted, GitHubError> {
+        match self.parts.github.find_runner(target, installation, name).await? {
+            Some(found) => self.parts.github.delete_runner(target, installation, found.id).await,
+            None => Ok(Deleted::Gone),
+        }
     }
 
     /// Calls `destroy` until the machine is gone. There is no other way out: a machine is never forgotten.
@@ -103,7 +115,7 @@ impl Executor {
         Ok(self.find_instance(runner).await?.map(|instance| instance.handle))
     }
 
-    pub(super) async fn find_instance(&self, runner: &Runner) -> Result<Option<Instance>, BackendError> {
+    pub(in crate::fleet) async fn find_instance(&self, runner: &Runner) -> Result<Option<Instance>, BackendError> {
         let owner = &self.parts.config.server.owner;
         let instances = self.parts.backends.list(&runner.backend, owner, LOOK).await?;
         Ok(instances.into_iter().find(|instance| instance.name == runner.name.as_str()))
@@ -124,49 +136,62 @@ impl Executor {
         Ok(online)
     }
 
-    /// Takes a runner out of service, unless it came online or GitHub gave it a job in the meantime.
     pub(super) async fn retire(self: Arc<Self>, runner: Arc<Runner>, error: Option<String>) {
-        let outcome = match self.is_online_after_all(&runner).await {
-            Ok(true) => return,
-            Ok(false) => self.try_deregister(&runner).await,
-            Err(error) => Err(error),
-        };
-        let deadline = match outcome {
-            Ok(Deleted::Gone) => {
-                let Some(current) = self.runner(&runner.name) else { return };
-                match error {
-                    Some(error) => self.fail(&current, Failure::Lost(error)).await,
-                    None => {
-                        let ops = intent::stop(&self.world(), &current, self.now());
-                        self.record(ops).await;
-                    }
-                }
-                return self.take_down_now(&runner.name, Trace::Perhaps).await;
-            }
-            Ok(Deleted::Busy) => self.now() + self.timeouts(&runner).run,
-            Err(error) => {
-                warn!(runner.name = %runner.name, %error, "GitHub cannot be asked whether `{}` has a job", runner.name);
-                self.now() + UNANSWERED
-            }
-        };
-        let change = RunnerChange::Extend { deadline };
-        self.record(vec![Op::Runner { name: runner.name.clone(), change }]).await;
+        self.withdraw(&runner.name, error.map(Failure::Lost), Trace::Perhaps).await;
     }
 
-    /// Removes whatever GitHub has registered under a name; none where it could not be asked.
-    async fn deregister_by_name(
-        &self,
-        target: &Target,
-        installation: Option<i64>,
-        name: &RunnerName,
-    ) -> Option<Deleted> {
-        let github = &self.parts.github;
-        let outcome = match github.find_runner(target, installation, name).await {
-            Ok(Some(found)) => github.delete_runner(target, installation, found.id).await,
-            Ok(None) => Ok(Deleted::Gone),
-            Err(error) => Err(error),
+    /// Takes a runner out of service, unless it came online or GitHub gave it a job in the meantime.
+    pub(super) async fn withdraw(&self, name: &RunnerName, failure: Option<Failure>, trace: Trace) {
+        let Some(runner) = self.runner(name).filter(|runner| runner.state.is_supply()) else { return };
+        // What has fetched no configuration has no job, and gets none once it is stopping.
+        let unfetched = self.is_unfetched(&runner).await;
+        let released = if unfetched {
+            Release::Done
+        } else {
+            match self.is_online_after_all(&runner).await {
+                Ok(true) => return,
+                Ok(false) => self.weigh(name, self.try_deregister(&runner).await),
+                Err(error) => self.weigh(name, Err(error)),
+            }
         };
-        outcome.inspect_err(|error| warn!(%error, "the registration of `{name}` could not be removed")).ok()
+        match released {
+            Release::Done => {}
+            Release::HasAJob => return self.has_a_job(&runner).await,
+            Release::AskAgain => {
+                let change = RunnerChange::Extend { deadline: self.now() + UNANSWERED };
+                return self.record(vec![Op::Runner { name: name.clone(), change }]).await;
+            }
+        }
+        match failure {
+            Some(failure) => self.fail(&runner, failure).await,
+            None => {
+                let ops = intent::stop(&self.world(), &runner, self.now());
+                self.record(ops).await;
+            }
+        }
+        let Some(runner) = self.runner(name) else { return };
+        if unfetched {
+            // It may have asked in the very moment.
+            self.deregister(&runner).await;
+        }
+        self.remove_machine(&runner, trace).await;
+    }
+
+    /// What an attempt to remove a registration means: once it is gone, no job can come to the runner.
+    fn weigh(&self, name: &RunnerName, outcome: Result<Deleted, GitHubError>) -> Release {
+        let error = match outcome {
+            Ok(Deleted::Gone) => return Release::Done,
+            Ok(Deleted::Busy) => return Release::HasAJob,
+            Err(error) => error,
+        };
+        let now = self.now();
+        let since = *locked(&self.unanswered).entry(name.clone()).or_insert(now);
+        if says_no(error.kind) || now.duration_since(since) >= SILENCE {
+            warn!(runner.name = %name, %error, "`{name}` goes, though GitHub does not say whether it has a job");
+            return Release::Done;
+        }
+        warn!(runner.name = %name, %error, "GitHub cannot be asked whether `{name}` has a job");
+        Release::AskAgain
     }
 
     /// Removes the registration of a machine that says it was made here and that the store does not know. It gets no
@@ -174,31 +199,63 @@ impl Executor {
     pub(in crate::fleet) async fn disown(&self, name: &RunnerName) {
         warn!(runner.name = %name, "the machine of `{name}` is not in the database: what GitHub has of it is removed");
         for target in configured_targets(&self.parts.config) {
-            self.deregister_by_name(&target, None, name).await;
+            if let Err(error) = self.deregister_by_name(&target, None, name).await {
+                warn!(runner.name = %name, %error, "the registration of `{name}` could not be removed");
+            }
         }
     }
 
     /// Removes an ownerless registration, then the machine. Whatever fails is found again by the next look.
     pub async fn sweep(&self, backend: &BackendName, instance: &Instance, runner: Option<Arc<Runner>>) {
-        warn!(backend.name = %backend, "machine `{}` belongs to no runner any more: removing it", instance.name);
-        let target = instance.attributes.iter().find(|(key, _)| key == "target");
-        let registration = match &runner {
-            Some(runner) => Some((runner.target.clone(), runner.installation_id)),
-            None => target.and_then(|(_, target)| target.parse::<Target>().ok()).map(|target| (target, None)),
+        let name = RunnerName::new(instance.name.as_str());
+        warn!(backend.name = %backend, "machine `{name}` belongs to no runner any more: removing it");
+        let registered = match &runner {
+            Some(runner) => self.try_deregister(runner).await,
+            None => match self.registered_by(instance) {
+                Some(target) => self.deregister_by_name(&target, None, &name).await,
+                None => Ok(Deleted::Gone),
+            },
         };
-        if let Some((target, installation)) = registration {
-            let name = RunnerName::new(instance.name.as_str());
-            if self.deregister_by_name(&target, installation, &name).await != Some(Deleted::Gone) {
-                return;
-            }
+        match self.weigh(&name, registered) {
+            Release::Done => {}
+            Release::HasAJob | Release::AskAgain => return,
         }
         let outcome = self.parts.backends.destroy(backend, &instance.handle, LOOK, LOOK * 2).await;
         match outcome {
             Ok(_) => {
+                locked(&self.unanswered).remove(&name);
                 let detail = format!("machine of backend `{backend}` without a live runner");
                 self.record(vec![self.audit("audit.machine.swept", &instance.name, detail)]).await;
             }
-            Err(error) => warn!(backend.name = %backend, "machine `{}` cannot be removed yet: {error}", instance.name),
+            Err(error) => warn!(backend.name = %backend, "machine `{name}` cannot be removed yet: {error}"),
         }
+    }
+
+    /// Where the machine of a runner that no database knows is registered, by its tags. A backend says what it likes:
+    /// only what pacer itself may have registered is ever removed by its word.
+    fn registered_by(&self, instance: &Instance) -> Option<Target> {
+        let (_, target) = instance.attributes.iter().find(|(key, _)| key == "target")?;
+        let target: Target = target.parse().ok()?;
+        let ours = instance.name.starts_with(PREFIX) && configured_targets(&self.parts.config).contains(&target);
+        ours.then_some(target)
+    }
+}
+
+/// What came of removing a registration.
+enum Release {
+    Done,
+    HasAJob,
+    AskAgain,
+}
+
+/// Whether GitHub refuses for good: the App, the repository or the permission is gone, and asking again changes nothing.
+fn says_no(kind: GitHubErrorKind) -> bool {
+    match kind {
+        GitHubErrorKind::NotFound | GitHubErrorKind::Forbidden => true,
+        GitHubErrorKind::Unauthorized
+        | GitHubErrorKind::NameTaken
+        | GitHubErrorKind::Rejected
+        | GitHubErrorKind::RateLimited
+        | GitHubErrorKind::Unavailable => false,
     }
 }

@@ -7,7 +7,7 @@ use super::{
     status_event,
 };
 use crate::{
-    fleet::{retry::Trouble, runner::RunnerName},
+    fleet::{rerun::is_lost, retry::Trouble, runner::RunnerName},
     plugins::ErrorKind,
 };
 
@@ -22,7 +22,7 @@ pub enum JobChange {
     Pair { runner: Option<RunnerName> },
     /// The runner made for it was lost before it took a job; the pair is dissolved.
     RunnerLost { runner: RunnerName, reason: String, trouble: Trouble },
-    /// Its provider took the machine away while it ran.
+    /// Its provider took the machine away while it ran; it may have failed of that by now.
     Interrupted { reason: String },
     /// GitHub is being asked to run it again.
     RerunAsked,
@@ -89,7 +89,13 @@ pub fn apply_change(job: &mut Job, change: &JobChange, now: Timestamp) -> Option
         }
         JobChange::Assign(assignment) => reassign(job, assignment, now)?,
         JobChange::Interrupted { reason } => {
-            if job.status != JobStatus::Running || job.interruption == Some(Interruption::RerunWanted) {
+            let ran = job.status == JobStatus::Running || is_lost(job);
+            let dealt_with = match job.interruption {
+                None => false,
+                Some(Interruption::Replaced) => job.reason.as_ref() == Some(reason),
+                Some(Interruption::RerunWanted | Interruption::RerunAsked) => true,
+            };
+            if !ran || dealt_with {
                 return None;
             }
             // Once: what was run again already, by us or by hand, is left to people.

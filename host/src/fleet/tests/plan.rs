@@ -223,8 +223,8 @@ fn every_state_has_an_end() {
         let intents = sim.plan();
         let about = intents.iter().find(|intent| match intent {
             Intent::Retire { runner, .. } => retires && *runner == name,
-            Intent::Stop { runner, .. } => !retires && state != RunnerState::Stopping && *runner == name,
-            Intent::Resume { runner } => state == RunnerState::Stopping && *runner == name,
+            Intent::Stop { runner, .. } => state == RunnerState::Busy && *runner == name,
+            Intent::Resume { runner } => !retires && state != RunnerState::Busy && *runner == name,
             Intent::Start { .. }
             | Intent::Pair { .. }
             | Intent::Unpair { .. }
