@@ -26,6 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use cost::{Rate, shown as shown_cost};
@@ -52,6 +53,7 @@ type Changes = broadcast::Receiver<Arc<[Changed]>>;
 /// The running fleet.
 pub struct Fleet {
     executor: Arc<Executor>,
+    broken: CancellationToken,
 }
 
 impl Fleet {
@@ -66,17 +68,22 @@ impl Fleet {
         for name in left {
             executor.spawn(&name, Executor::resume);
         }
-        let tracker = executor.tracker.clone();
-        tracker.spawn(run(executor.clone(), changes));
+        let broken = CancellationToken::new();
+        executor.tracker.spawn(plan_on(executor.clone(), changes, broken.clone()));
         let config = executor.parts.config.clone();
         for (name, backend) in &config.backends {
-            tracker.spawn(watch::backend(executor.clone(), name.clone(), backend.poll));
+            executor.spawn_look(watch::backend(executor.clone(), name.clone(), backend.poll));
         }
-        tracker.spawn(watch::registrations(executor.clone(), config.github.runner_poll));
-        tracker.spawn(watch::ghosts(executor.clone()));
-        tracker.spawn(recover::deliveries(executor.clone(), config.github.recovery_interval));
-        tracker.spawn(recover::repositories(executor.clone(), config.github.recovery_interval));
-        Ok(Self { executor })
+        executor.spawn_look(watch::registrations(executor.clone(), config.github.runner_poll));
+        executor.spawn_look(watch::ghosts(executor.clone()));
+        executor.spawn_look(recover::deliveries(executor.clone(), config.github.recovery_interval));
+        executor.spawn_look(recover::repositories(executor.clone(), config.github.recovery_interval));
+        Ok(Self { executor, broken })
+    }
+
+    /// Waits until the planner has broken, which it never should: then nothing is decided any more.
+    pub async fn broken(&self) {
+        self.broken.cancelled().await;
     }
 
     /// The runners that count against a job's caps at this moment.
@@ -138,6 +145,13 @@ async fn rematch(executor: &Executor) -> Result<(), StoreError> {
 fn rematched(world: &World, given_up: &[job::Job]) -> Vec<Intent> {
     let unserved = world.jobs().map(AsRef::as_ref).filter(|job| plan::is_unserved(world, job));
     given_up.iter().chain(unserved).filter_map(|job| plan::rematch(world, job)).collect()
+}
+
+/// Has the planner work until the fleet stops; `broken` is for when a panic ends it.
+async fn plan_on(executor: Arc<Executor>, changes: Changes, broken: CancellationToken) {
+    let unless_it_returns = broken.drop_guard();
+    run(executor, changes).await;
+    unless_it_returns.disarm();
 }
 
 /// The planner's loop: follows the store, plans, writes, acts.

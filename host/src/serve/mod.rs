@@ -95,7 +95,13 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
     let connections = TaskTracker::new();
     connections.spawn(connections::accept(listener, router, limits, stopping.clone(), connections.clone()));
     let grace = config.server.shutdown_grace;
-    signals.until_stop(&Reload { started_with: config, current, secrets, telemetry }).await;
+    let reload = Reload { started_with: config, current, secrets, telemetry };
+    let ended = tokio::select! {
+        () = signals.until_stop(&reload) => Ok(()),
+        () = fleet.broken() => Err(anyhow::anyhow!(
+            "the planner broke, and nothing would be decided any more; its panic is above, nothing is lost: start pacer anew"
+        )),
+    };
 
     let deadline = Instant::now() + grace;
     stopping.cancel();
@@ -110,7 +116,7 @@ pub async fn run(config: Arc<Config>) -> anyhow::Result<()> {
     }
     store.close().await;
     info!("stopped");
-    Ok(())
+    ended
 }
 
 /// What a person or a supervisor tells the process. Caught from the start: what is not caught would end it.

@@ -102,20 +102,8 @@ impl Executor {
     /// The job that was meant for it is served anew, unless it is this one.
     pub(super) async fn has_a_job(&self, runner: &Runner) {
         locked(&self.unanswered).remove(&runner.name);
-        let meant_for = self.world().wanted_by(&runner.name).map(|job| job.key);
         self.heal_job(runner).await;
-        let mut job = None;
-        if let Some(key) = meant_for
-            && let Ok(Some(meant_for)) = self.parts.store.job(key).await
-        {
-            let runs = meant_for.status == JobStatus::Running && meant_for.runner.as_ref() == Some(&runner.name);
-            job = runs.then_some(key);
-        }
-        let deadline = self.now() + self.timeouts(runner).run;
-        let mut ops = vec![Op::Runner { name: runner.name.clone(), change: RunnerChange::Busy { job, deadline } }];
-        if job.is_none() {
-            ops.extend(meant_for.map(|key| Op::Job { key, change: JobChange::Pair { runner: None } }));
-        }
+        let ops = intent::taken(&self.world(), runner, self.now());
         self.record(ops).await;
     }
 

@@ -31,6 +31,8 @@ pub struct GitHubState {
     pub runners: BTreeMap<String, GitHubRunner>,
     /// By id; a job that is not here is not known.
     pub jobs: HashMap<i64, JobFact>,
+    /// No call about runners is ever answered.
+    pub hangs: bool,
     /// Every call about runners fails with this.
     pub refuses: Option<GitHubErrorKind>,
     pub deleted: Vec<String>,
@@ -84,7 +86,13 @@ impl GitHubApi for FakeGitHub {
         _: &'a Target,
         _: Option<i64>,
     ) -> BoxFuture<'a, Result<Vec<GitHubRunner>, GitHubError>> {
-        async { Ok(self.runners()?.runners.values().cloned().collect()) }.boxed()
+        async {
+            if self.state().hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok(self.runners()?.runners.values().cloned().collect())
+        }
+        .boxed()
     }
 
     fn delete_runner<'a>(
@@ -157,6 +165,8 @@ pub enum Create {
     Refused(BackendError),
     /// There is a machine, and no answer ever arrives.
     MadeAndHangs,
+    /// There is none, and the host itself breaks.
+    Breaks,
 }
 
 #[derive(Default)]
@@ -216,7 +226,7 @@ impl Backends for FakeEngine {
             state.created += 1;
             state.leases.push(request.lease_until);
             let create = state.creates.pop_front().unwrap_or(Create::Made);
-            if !matches!(create, Create::Refused(_)) {
+            if !matches!(create, Create::Refused(_) | Create::Breaks) {
                 state.machines.insert(made.name.clone(), made.clone());
             }
             create
@@ -226,6 +236,7 @@ impl Backends for FakeEngine {
                 Create::Made => Ok(made),
                 Create::MadeBut(error) | Create::Refused(error) => Err(error),
                 Create::MadeAndHangs => std::future::pending().await,
+                Create::Breaks => panic!("the test breaks the task"),
             }
         }
         .boxed()

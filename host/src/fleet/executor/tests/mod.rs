@@ -2,8 +2,9 @@
 
 mod fakes;
 mod given_up;
+mod tasks;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
@@ -21,12 +22,16 @@ use crate::{
     store::{Ingest, RunnerFilter},
 };
 
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+
 /// The machine's clock, and what a test puts on top.
 #[derive(Debug, Default)]
-pub struct Later(AtomicU64);
+pub struct Later(AtomicU64, AtomicBool);
 
 impl Clock for Later {
     fn now(&self) -> Timestamp {
+        assert!(!self.1.load(Ordering::Relaxed), "the test breaks whoever asks");
         SystemClock.now() + Duration::from_secs(self.0.load(Ordering::Relaxed))
     }
 }
@@ -104,7 +109,7 @@ impl Stage {
             received_at: self.clock.now(),
             event: "workflow_job".to_owned(),
             action: "queued".to_owned(),
-            demand: Some((fact, assignment)),
+            demand: Some((fact, Some(assignment))),
             ignored: None,
             source: "webhook",
         };
@@ -117,6 +122,22 @@ impl Stage {
 
     pub async fn job(&self, id: i64) -> Job {
         self.store.job(JobKey { id, attempt: 1 }).await.unwrap().unwrap()
+    }
+
+    pub async fn change(&self, name: &RunnerName, change: RunnerChange) {
+        self.store.write(vec![Op::Runner { name: name.clone(), change }]).await.unwrap();
+    }
+
+    /// A runner for job 1 that GitHub sees online.
+    pub async fn idle(&self) -> RunnerName {
+        self.queue(1).await;
+        let name = self.runner_in(RunnerState::Booting).await.name;
+        self.change(&name, RunnerChange::Idle { deadline: self.clock.now() + 10 * MINUTE }).await;
+        name
+    }
+
+    pub fn destroyed(&self) -> usize {
+        self.engine.state().destroyed.len()
     }
 
     pub async fn runners(&self) -> Vec<Runner> {
