@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pacer_simulator::{Settings, Simulator, github};
+use pacer_simulator::{Settings, Simulator, cloud::MachineState, github};
 use pacer_tests::{pacer::TestPacer, wait::eventually, world::World};
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use tokio::runtime;
@@ -69,10 +69,12 @@ impl Bench {
         }
         pacer.start().await;
         // Components are compiled beside the start; what a job waits for that is not what is measured here.
-        eventually("the backend is loaded", PATIENCE, async || {
+        eventually("both backends are loaded", PATIENCE, async || {
             let backends = pacer.api.get("/api/v1/backends").await.json();
             let backends = backends["items"].as_array()?.clone();
-            backends.iter().any(|backend| backend["name"] == "sim" && backend["health"]["status"] == "ok").then_some(())
+            let well = backends.iter().any(|one| one["name"] == "sim" && one["health"]["status"] == "ok");
+            // Nobody answers the second one; its version is known once its component is there.
+            (well && backends.len() == 2 && backends.iter().all(|one| one["version"].is_string())).then_some(())
         })
         .await;
         world.deliver_to(&pacer);
@@ -131,6 +133,9 @@ async fn burst(figures: &mut Figures) -> anyhow::Result<()> {
         "s",
         Target::AtMost(20.0),
     );
+    let alive = bench.world.simulator.cloud.machines();
+    let alive = alive.iter().filter(|one| matches!(one.state, MachineState::Creating | MachineState::Running)).count();
+    anyhow::ensure!(alive == BURST, "only {alive} of {BURST} machines are there when the memory is looked at");
     figures.add("memory with 10,000 runners", bench.memory(), "MiB", Target::AtMost(250.0));
     Ok(())
 }

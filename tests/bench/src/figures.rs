@@ -21,16 +21,24 @@ struct Figure {
 
 /// Everything measured so far.
 #[derive(Debug, Default)]
-pub struct Figures(Vec<Figure>);
+pub struct Figures {
+    figures: Vec<Figure>,
+    left_out: Vec<String>,
+}
 
 impl Figures {
     pub fn add(&mut self, what: impl Into<String>, measured: f64, unit: &'static str, target: Target) {
-        self.0.push(Figure { what: what.into(), measured, unit, target });
+        self.figures.push(Figure { what: what.into(), measured, unit, target });
     }
 
-    /// How many promises are broken.
+    /// What could not be measured here, and why.
+    pub fn leave_out(&mut self, what: &str, why: &str) {
+        self.left_out.push(format!("{what}: {why}"));
+    }
+
+    /// How many promises are broken, or not known to be kept.
     pub fn missed(&self) -> usize {
-        self.0.iter().filter(|figure| figure.met() == Some(false)).count()
+        self.figures.iter().filter(|figure| figure.met() == Some(false)).count() + self.left_out.len()
     }
 }
 
@@ -47,7 +55,7 @@ impl Figure {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<66} {:>14}  {:>14}", "figure", "measured", "promised")?;
-        for figure in &self.0 {
+        for figure in &self.figures {
             let unit = figure.unit;
             let promised = match figure.target {
                 Target::AtLeast(least) => format!(">= {least} {unit}"),
@@ -61,6 +69,9 @@ impl fmt::Display for Figures {
             };
             let measured = format!("{} {unit}", rounded(figure.measured));
             writeln!(f, "{:<66} {measured:>14}  {promised:>14}  {verdict}", figure.what)?;
+        }
+        for left_out in &self.left_out {
+            writeln!(f, "NOT MEASURED: {left_out}")?;
         }
         Ok(())
     }
@@ -103,5 +114,8 @@ mod tests {
         figures.add("peer", 10.0, "ms", Target::None);
         assert_eq!(figures.missed(), 1);
         assert_eq!(figures.to_string().matches("MISSED").count(), 1);
+        figures.leave_out("an engine", "it is not installed");
+        assert_eq!(figures.missed(), 2, "nobody knows whether it is kept");
+        assert!(figures.to_string().contains("NOT MEASURED: an engine: it is not installed"));
     }
 }

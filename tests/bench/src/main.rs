@@ -21,7 +21,7 @@ use crate::figures::Figures;
 /// Measures the promised figures.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Fail when a target is missed.
+    /// Fail when a target is missed, or an engine is not here to measure it.
     #[arg(long)]
     strict: bool,
     /// How long each measurement of a rate takes.

@@ -1,4 +1,5 @@
-//! What pacer costs over the engines themselves: the same work through a sandboxed backend and directly, in turns.
+//! What a sandboxed backend costs over the engine itself: the same work through its `create` and directly, in turns. What
+//! comes before `create` in the server (the delivery, the database, GitHub's configuration) is measured in `dispatch`.
 
 use std::{
     io::Write as _,
@@ -29,10 +30,7 @@ use pacer_tests::{
 use tokio::{net::UnixStream, runtime, task::JoinSet};
 use tokio_util::task::TaskTracker;
 
-use crate::{
-    figures::{Figures, Target, quantile_ms},
-    say,
-};
+use crate::figures::{Figures, Target, quantile_ms};
 
 /// Containers and machines made each way.
 const CONTAINERS: usize = 30;
@@ -45,15 +43,15 @@ const MOST: Target = Target::AtMost(1.2);
 pub fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     match engine::unavailable() {
-        Some(why) => say(&format!("overhead over Docker is left out: {why}")),
+        Some(why) => figures.leave_out("overhead over Docker", &why),
         None => runtime.block_on(docker(figures))?,
     }
     match libvirt::unavailable() {
-        Some(why) => say(&format!("overhead over libvirt is left out: {why}")),
+        Some(why) => figures.leave_out("overhead over libvirt", &why),
         None => runtime.block_on(virtual_machines(figures))?,
     }
     match Daemon::start("moto.sh") {
-        Err(why) => say(&format!("the emulated cloud is left out: {why}")),
+        Err(why) => figures.leave_out("the emulated cloud", &why),
         Ok(moto) => runtime.block_on(cloud(&moto, figures))?,
     }
     Ok(())
@@ -96,9 +94,9 @@ fn add(figures: &mut Figures, what: &str, mut ours: Vec<Duration>, mut theirs: V
     ours.sort_unstable();
     theirs.sort_unstable();
     let (ours, theirs) = (quantile_ms(&ours, 0.5), quantile_ms(&theirs, 0.5));
-    figures.add(format!("{what}, through pacer, p50"), ours, "ms", Target::None);
+    figures.add(format!("{what}, by the backend's create, p50"), ours, "ms", Target::None);
     figures.add("  the same directly, p50", theirs, "ms", Target::None);
-    figures.add("  through pacer / directly", ours / theirs, "x", MOST);
+    figures.add("  the backend's create / directly", ours / theirs, "x", MOST);
 }
 
 async fn docker(figures: &mut Figures) -> anyhow::Result<()> {
