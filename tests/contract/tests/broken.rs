@@ -316,8 +316,8 @@ async fn every_check_can_fail_and_a_broken_cloud_fails_no_others() {
     .await;
 
     let simulated = component("simulated");
-    let copy = altered(&simulated, "machines of the simulator's", "machines\nof the simulator's");
-    let subject = Subject { component: copy.path().into(), ..strict.subject("a summary of two lines") };
+    let copy = altered(&simulated, "http://127.0.0.1:9000", "http, 127.0.0.1, 9000");
+    let subject = Subject { component: copy.path().into(), ..strict.subject("an example that is no address") };
     fail(subject, &["what describe says is fit for use"], &mut failed).await;
     let copy = altered(&simulated, "additionalProperties", "additionalPropertieZ");
     let subject = Subject { component: copy.path().into(), ..strict.subject("schemas that take everything") };
