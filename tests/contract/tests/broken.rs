@@ -106,7 +106,7 @@ async fn console(State(machines): State<Machines>, Path(id): Path<String>) -> Re
 }
 
 async fn quote() -> Json<Value> {
-    Json(json!({ "micros_per_hour": 1, "currency": "euro" }))
+    Json(json!({ "micros_per_hour": 1, "currency": "EUR" }))
 }
 
 /// One that sticks to its words: who names what it does not have is wrong, and whoever asks owns everything.
@@ -166,10 +166,7 @@ struct Cloud {
 impl Cloud {
     async fn serve(routes: Router<Machines>) -> Self {
         let machines = Machines::default();
-        let router = routes
-            .route("/v1/machines/{id}/console", get(console))
-            .route("/v1/quote", get(quote))
-            .with_state(machines.clone());
+        let router = routes.route("/v1/machines/{id}/console", get(console)).with_state(machines.clone());
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
@@ -184,7 +181,8 @@ impl Cloud {
             .route("/v1/machines/{id}", put(create).get(show).delete(remove))
             .route("/v1/machines/{id}/lease", put(lease))
             .route("/v1/machines/{id}/suspend", post(show))
-            .route("/v1/machines/{id}/resume", post(show));
+            .route("/v1/machines/{id}/resume", post(show))
+            .route("/v1/quote", get(quote));
         Self::serve(routes).await
     }
 
@@ -193,7 +191,8 @@ impl Cloud {
             .route("/v1/machines", get(strict::list))
             .route("/v1/machines/{id}", put(strict::create).get(strict::show).delete(strict::remove))
             .route("/v1/machines/{id}/lease", put(lease))
-            .route("/v1/machines/{id}/suspend", post(strict::refuse));
+            .route("/v1/machines/{id}/suspend", post(strict::refuse))
+            .route("/v1/quote", get(strict::refuse));
         Self::serve(routes).await
     }
 
@@ -285,7 +284,6 @@ async fn every_check_can_fail_and_a_broken_cloud_fails_no_others() {
         "a hold is reported",
         "a machine does not tell its secret",
         "renew-lease",
-        "quote",
         "create twice makes one machine",
         "create at once makes one machine",
         "create after a lost answer makes one machine",
@@ -307,6 +305,7 @@ async fn every_check_can_fail_and_a_broken_cloud_fails_no_others() {
             "destroy twice is gone twice",
             "a handle that is none leads nowhere",
             "suspend and resume",
+            "quote",
             "create of another owner's name leaves it alone",
             "destroy after a lost answer is gone",
             "list gives the owner's and nobody else's",
