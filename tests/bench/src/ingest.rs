@@ -16,10 +16,13 @@ use pacer::{
     clock::SystemClock,
     fleet::job::{Assignment, JobKey, JobStatus},
     ingest::{IngestState, Intake, WebhookSecrets, router},
-    store::{Ingest, IngestResult, Op, OpOutcome, Store, StoreError},
+    store::{Changed, Ingest, IngestResult, Op, OpOutcome, Store, StoreError},
 };
 use secrecy::SecretString;
-use tokio::runtime;
+use tokio::{
+    runtime,
+    sync::broadcast::{Receiver, error::RecvError},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -98,9 +101,12 @@ fn serve(
 ) -> anyhow::Result<()> {
     runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let clock = Arc::new(SystemClock);
+        let tasks = TaskTracker::new();
         let (intake, store): (Arc<dyn Intake>, _) = match database {
             Some(url) => {
                 let store = Store::open(&url, clock.clone()).await?;
+                let (_, changes) = store.follow().await?;
+                tasks.spawn(follow(changes));
                 (Arc::new(Durable(store.clone())), Some(store))
             }
             None => (Arc::new(Nothing), None),
@@ -111,7 +117,6 @@ fn serve(
             let pool = Some("small".parse().expect("a name"));
             Ok(Assignment { project, pool, reason: None })
         };
-        let tasks = TaskTracker::new();
         let state = IngestState::new(Arc::new(ArcSwap::from_pointee(secrets)), Arc::new(route), intake, clock, tasks);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         ready.send(listener.local_addr().map_err(Into::into))?;
@@ -121,6 +126,11 @@ fn serve(
         }
         Ok(())
     })
+}
+
+/// Takes every commit in, as the fleet does beside the webhook.
+async fn follow(mut changes: Receiver<Arc<[Changed]>>) {
+    while !matches!(changes.recv().await, Err(RecvError::Closed)) {}
 }
 
 pub fn measure(folder: &Path, period: Duration, figures: &mut Figures) -> anyhow::Result<()> {

@@ -143,6 +143,7 @@ async fn create(
             stop: stop.clone(),
         };
         *state.made.entry(name.clone()).or_default() += 1;
+        state.asked_at_ms.push(machine.created_at_ms);
         if let Start::Script(script) = &start {
             state.scripts.insert(name.clone(), script.clone());
         }

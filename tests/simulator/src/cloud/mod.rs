@@ -112,6 +112,8 @@ struct State {
     ids: HashMap<String, String>,
     /// Machines ever made, by name.
     made: HashMap<String, u32>,
+    /// When each of them was asked for, in order; milliseconds since the epoch.
+    asked_at_ms: Vec<i64>,
     /// What machines were started with, where that was a script, by name.
     scripts: HashMap<String, String>,
     violations: Vec<String>,
@@ -137,6 +139,7 @@ impl Cloud {
             machines: BTreeMap::new(),
             ids: HashMap::new(),
             made: HashMap::new(),
+            asked_at_ms: Vec::new(),
             scripts: HashMap::new(),
             violations: Vec::new(),
             peak: 0,
@@ -187,6 +190,11 @@ impl Cloud {
     /// How many machines were ever made for each name.
     pub fn made(&self) -> HashMap<String, u32> {
         self.state().made.clone()
+    }
+
+    /// When each machine was asked for, in order; milliseconds since the epoch.
+    pub fn asked_at_ms(&self) -> Vec<i64> {
+        self.state().asked_at_ms.clone()
     }
 
     /// The start scripts that machines were given, by name.
