@@ -202,11 +202,11 @@ impl Story {
     /// What is paid for and idle is kept on purpose, for jobs: it gets them.
     async fn uses_up_what_is_paid(&self) {
         eventually("nothing that is paid for is idle", SOON, async || {
-            if self.left().is_empty() {
+            let waiting = self.world.simulator.summary().open();
+            // A job for a machine that went meanwhile has another one made.
+            if waiting == 0 && self.left().is_empty() {
                 return Some(());
             }
-            let summary = self.world.simulator.summary();
-            let waiting = summary.open();
             let idle = self.runners().await.iter().filter(|runner| runner["state"] == "idle").count();
             for _ in waiting..idle {
                 self.world.queue(1, SHORT);
