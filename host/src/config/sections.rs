@@ -199,6 +199,19 @@ pub(super) fn limits(section: &Section<'_, '_>, base: &PluginLimits) -> Option<P
     })
 }
 
+impl PluginLimits {
+    /// Of `concurrency`, how many may be removals at once: one waits for its machine to stop, however long that takes,
+    /// and must not keep machines from being made and looked at.
+    pub fn removals(&self) -> u32 {
+        (self.concurrency / 2).max(1)
+    }
+
+    /// Of `concurrency`, what removals leave in any case.
+    pub fn beside_removals(&self) -> u32 {
+        self.concurrency.saturating_sub(self.removals()).max(1)
+    }
+}
+
 impl Default for PluginLimits {
     /// Room for a component in an interpreted language, and no more than a small machine can give.
     fn default() -> Self {

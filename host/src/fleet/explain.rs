@@ -95,7 +95,7 @@ pub fn explain(
         unblock: Vec::new(),
         routing: decision.tree().cloned(),
     };
-    headline(&mut explanation, job, pool.map(|(project, pool)| (&**project, &**pool)), counts, pause);
+    headline(&mut explanation, job, config, pool.map(|(project, pool)| (&**project, &**pool)), counts, pause);
     if let Some(reason) = job.reason.as_ref().filter(|reason| !explanation.headline.contains(reason.as_str())) {
         explanation.facts.push(reason.clone());
     }
@@ -117,6 +117,7 @@ fn since(job: &Job) -> Timestamp {
 fn headline(
     explanation: &mut Explanation,
     job: &Job,
+    config: &Config,
     place: Option<(&Project, &Pool)>,
     counts: Counts,
     pause: Option<&Pause>,
@@ -139,10 +140,10 @@ fn headline(
             );
             format!("no pool fits the labels of the job{reason}")
         }
-        JobStatus::Queued => queued(unblock, place, counts, pause, &reason, job),
+        JobStatus::Queued => queued(unblock, config, place, counts, pause, &reason, job),
         // The one it had is lost: it waits as at the beginning.
         JobStatus::Claimed | JobStatus::Starting if !counts.has_runner => {
-            queued(unblock, place, counts, pause, &reason, job)
+            queued(unblock, config, place, counts, pause, &reason, job)
         }
         JobStatus::Claimed => format!("{runner}{on} is being created for the job{reason}"),
         JobStatus::Starting => format!("{runner}{on} boots and has not taken the job yet{reason}"),
@@ -162,6 +163,7 @@ fn headline(
 /// The first thing that holds a queued job back is the headline; each has its way out.
 fn queued(
     unblock: &mut Vec<String>,
+    config: &Config,
     place: Option<(&Project, &Pool)>,
     counts: Counts,
     pause: Option<&Pause>,
@@ -184,7 +186,7 @@ fn queued(
             pool.name, pause.until, pause.failures, pause.reason
         ));
     }
-    let most = PlanLimits::default().starting_per_backend;
+    let most = PlanLimits::default().starting(config, &pool.backend);
     if counts.starting >= most {
         let backend = &pool.backend;
         unblock.push(format!("wait until backend `{backend}` has made some of its machines"));

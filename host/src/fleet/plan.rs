@@ -22,7 +22,10 @@ use super::{
     runner::{Runner, RunnerName, RunnerState, Target},
     world::{Class, World},
 };
-use crate::config::{Config, Pool, Project, Scope, Timeouts};
+use crate::{
+    config::{Config, Pool, Project, Scope, Timeouts},
+    routing::BackendName,
+};
 
 /// What the planner wants done. [`super::intent`] says what each writes, and the executor what it does.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +79,15 @@ pub struct PlanLimits {
     /// Runners without a machine at once, for each backend: enough to keep it busy, and little to clean up after a
     /// crash. Those beyond wait as queued jobs, where a cancellation costs nothing.
     pub starting_per_backend: u32,
+}
+
+impl PlanLimits {
+    /// Of one backend: no more than it can be asked for at once while it removes as many machines as it may, since a
+    /// call that waits for others uses up its time.
+    pub fn starting(&self, config: &Config, backend: &BackendName) -> u32 {
+        let calls = config.backends.get(backend).map(|backend| backend.limits.beside_removals());
+        calls.map_or(self.starting_per_backend, |calls| calls.min(self.starting_per_backend))
+    }
 }
 
 impl Default for PlanLimits {

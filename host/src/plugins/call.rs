@@ -43,6 +43,8 @@ use crate::{
 const LIVE_STORES: usize = 2_000;
 /// Of standard error in a message.
 const SHOWN_TAIL: usize = 2_000;
+/// The operation that waits for a machine to stop.
+pub(super) const DESTROY: &str = "destroy";
 /// How the engine says that more passed the wall than [`HOSTCALL_BYTES`].
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls";
 
@@ -77,8 +79,13 @@ pub(super) struct Lane {
     /// Why what is behind its endpoints could not be used, as the last call found. No fault of the component.
     unusable: Mutex<Option<String>>,
     turns: Semaphore,
+    /// Waited for by removals alone, before their turn.
+    removals: Semaphore,
     stats: Mutex<Stats>,
 }
+
+/// A place among the removals of a backend, if it is one, among its calls, and among all calls.
+type Permits<'a> = (Option<SemaphorePermit<'a>>, SemaphorePermit<'a>, SemaphorePermit<'a>);
 
 /// What a call is about.
 pub(super) struct About {
@@ -98,6 +105,7 @@ impl Lane {
         Self {
             name,
             turns: Semaphore::new(limits.concurrency as usize),
+            removals: Semaphore::new(limits.removals() as usize),
             limits,
             egress,
             unusable: Mutex::default(),
@@ -248,20 +256,29 @@ impl Lane {
         shared: &'a Shared,
         about: &About,
         deadline: Instant,
-    ) -> Result<([SemaphorePermit<'a>; 2], Reserved), BackendError> {
+    ) -> Result<(Permits<'a>, Reserved), BackendError> {
         let refused = |message: String| {
             let message = format!("`{}` was not begun: {message}", about.operation);
             BackendError { asked: false, ..self.error(ErrorKind::Unavailable, message) }
         };
-        let both =
-            async { Ok::<_, tokio::sync::AcquireError>([self.turns.acquire().await?, shared.live.acquire().await?]) };
-        let permits = match timeout_at(deadline, both).await {
+        let is_removal = about.operation == DESTROY;
+        let all = async {
+            let removal = if is_removal { Some(self.removals.acquire().await?) } else { None };
+            let (turn, live) = (self.turns.acquire().await?, shared.live.acquire().await?);
+            Ok::<_, tokio::sync::AcquireError>((removal, turn, live))
+        };
+        let permits = match timeout_at(deadline, all).await {
             Ok(Ok(permits)) => permits,
             Ok(Err(_)) => return Err(refused("the server is stopping".to_owned())),
             Err(_) => {
+                let taken = if is_removal && self.removals.available_permits() == 0 {
+                    format!("removals, {} of its {} calls at once,", self.limits.removals(), self.limits.concurrency)
+                } else {
+                    format!("of its {} calls at once", self.limits.concurrency)
+                };
                 return Err(refused(format!(
-                    "all of its {} calls at once are taken; raise `backends.{}.limits.concurrency` if it can do more",
-                    self.limits.concurrency, self.name
+                    "all {taken} are taken; raise `backends.{}.limits.concurrency` if it can do more",
+                    self.name
                 )));
             }
         };

@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use pacer::plugins::{Backends as _, ErrorKind, Health};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    LONG, TestClock, World, assert_works, down, health, host, host_with, log_of, name, request, run, run_on,
+    LONG, TestClock, World, assert_works, create, down, health, host, host_with, log_of, name, request, run, run_on,
 };
 
 /// Two backends of one component: `guest` with these limits, and `other`.
@@ -249,6 +250,29 @@ async fn calls_at_once_are_bounded() {
     );
     assert_works(&host, "other").await;
     held.shutdown().await;
+    assert_works(&host, "guest").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_that_will_not_stop_leave_room_for_others() {
+    let world = pair("concurrency: 4");
+    let host = world.start().await;
+    let backend = name("guest");
+    let stubborn = |deadline| host.destroy(&backend, "stubborn", LONG, deadline);
+    let mut stops: FuturesUnordered<_> = (0..8).map(|_| stubborn(3 * LONG)).collect();
+    // Each has asked for its turn before the machine is.
+    assert!(futures::poll!(stops.next()).is_pending());
+    let made = tokio::select! {
+        made = create(&host, "pacer-small-1", json!({})) => made,
+        stopped = stops.next() => panic!("it stopped: {stopped:?}"),
+    };
+    assert_eq!(made.unwrap().name, "pacer-small-1");
+    assert_eq!(host.status().iter().map(|status| status.under_way).sum::<usize>(), 2);
+    let error = stubborn(Duration::from_millis(200)).await.unwrap_err();
+    assert_eq!((error.kind, error.asked), (ErrorKind::Unavailable, false), "{error}");
+    let says = ["all removals, 2 of its 4 calls", "`backends.guest.limits.concurrency`"];
+    assert!(says.iter().all(|part| error.message.contains(part)), "{error}");
+    drop(stops);
     assert_works(&host, "guest").await;
 }
 

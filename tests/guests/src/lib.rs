@@ -143,6 +143,9 @@ impl Backend for Guest {
     }
 
     fn destroy(call: &Call<'_, Settings>, handle: &str, _: u64) -> Result<Destruction, Error> {
+        if handle == "stubborn" {
+            thread::sleep(Duration::from_secs(600));
+        }
         call.cache.delete(&format!("machine/{handle}"));
         Ok(Destruction::Gone)
     }

@@ -231,7 +231,7 @@ impl<'a> Supplier<'a> {
         let (world, admitted) = (self.world, &self.admitted);
         let in_pool = of(&admitted.pools, &(class.project.clone(), class.pool.clone()));
         let starting = world.starting_on(&pool.backend) + of(&admitted.backends, &pool.backend);
-        if !pool.enabled || starting >= self.limits.starting_per_backend {
+        if !pool.enabled || starting >= self.limits.starting(world.config(), &pool.backend) {
             return Some(Block::Held);
         }
         match world.pause(&class.project, &class.pool) {

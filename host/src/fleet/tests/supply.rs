@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::{
-    config::Warm,
+    config::{Backend, PluginLimits, Warm},
     fleet::runner::{RunnerChange, RunnerState},
 };
 
@@ -62,6 +62,28 @@ fn warm_runners_are_kept_for_every_repository_and_counted_in_the_cap() {
     assert_eq!(started(&intents).len(), 1, "the warm one that was taken is made up for, up to the cap");
     sim.now = at(100_000);
     assert!(started(&sim.plan()).is_empty());
+}
+
+#[test]
+fn a_backend_is_asked_for_no_more_at_once_than_it_has_calls_beside_removals() {
+    for (concurrency, starts) in [(1, 1), (2, 1), (5, 3), (32, 16), (1_000, 64)] {
+        let backend = Backend {
+            name: "engine".parse().unwrap(),
+            plugin: "engine".to_owned(),
+            digest: None,
+            endpoints: BTreeMap::new(),
+            settings: serde_json::json!({}),
+            limits: PluginLimits { concurrency, ..PluginLimits::default() },
+            poll: Duration::from_secs(30),
+        };
+        let mut config = Arc::into_inner(config(|pool, _| pool.max_runners = 200)).expect("nobody else has it");
+        config.backends.insert(backend.name.clone(), Arc::new(backend));
+        let mut sim = Sim::new(Arc::new(config));
+        for id in 1..=100 {
+            sim.deliver(id, "octocat/app", SMALL, Phase::Queued, None);
+        }
+        assert_eq!(started(&sim.plan()).len(), starts, "{concurrency} calls at once");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{
     super::{
         bindings::pacer::backend::model as wire,
-        call::Answer,
+        call::{Answer, DESTROY},
         convert,
         model::{
             BackendError, Backends, Bootstrap, Description, Destruction, ErrorKind, Instance, Price, RunnerRequest,
@@ -148,7 +148,7 @@ impl Backends for Host {
         let (backend, handle) = (backend.clone(), handle.to_owned());
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         async move {
-            self.invoke(&backend, "destroy", None, Vec::new(), deadline, move |instance, store, context| {
+            self.invoke(&backend, DESTROY, None, Vec::new(), deadline, move |instance, store, context| {
                 async move {
                     let outcome =
                         instance.pacer_backend_provisioner().call_destroy(store, &context, &handle, grace_ms).await?;
