@@ -243,27 +243,35 @@ pub(super) fn came_online(world: &World, runner: &Runner, now: Timestamp) -> imp
 
 /// Removes registrations whose runner is over, until the fleet stops.
 pub(super) async fn ghosts(executor: Arc<Executor>) {
-    let mut marked: HashSet<(Target, i64)> = HashSet::new();
+    let mut marked = Ghosts::new();
     loop {
-        let mut found = HashSet::new();
-        for target in configured_targets(&executor.parts.config) {
-            let Ok(listed) = executor.parts.github.list_runners(&target, None).await else { continue };
-            for ghost in listed.iter().filter(|listed| is_ghost(&executor.world(), listed)) {
-                let name = RunnerName::new(ghost.name.as_str());
-                // Only names of this store, and only those it is done with.
-                let Ok(Some(runner)) = executor.parts.store.runner(&name).await else { continue };
-                if !runner.state.is_final() || !marked.contains(&(target.clone(), ghost.id)) {
-                    found.insert((target.clone(), ghost.id));
-                } else if let Err(error) = executor.parts.github.delete_runner(&target, None, ghost.id).await {
-                    debug!("the registration of `{name}` cannot be removed: {error}");
-                }
-            }
-        }
-        marked = found;
+        marked = look_for_ghosts(&executor, &marked).await;
         if !pause(&executor, GHOSTS).await {
             return;
         }
     }
+}
+
+/// Registrations, by where they are and GitHub's id.
+pub(super) type Ghosts = HashSet<(Target, i64)>;
+
+/// One look. Removes what the last one marked and returns what this one marks.
+pub(super) async fn look_for_ghosts(executor: &Executor, marked: &Ghosts) -> Ghosts {
+    let mut found = Ghosts::new();
+    for target in configured_targets(&executor.parts.config) {
+        let Ok(listed) = executor.parts.github.list_runners(&target, None).await else { continue };
+        for ghost in listed.iter().filter(|listed| is_ghost(&executor.world(), listed)) {
+            let name = RunnerName::new(ghost.name.as_str());
+            // Only names of this store, and only those it is done with.
+            let Ok(Some(runner)) = executor.parts.store.runner(&name).await else { continue };
+            if !runner.state.is_final() || !marked.contains(&(target.clone(), ghost.id)) {
+                found.insert((target.clone(), ghost.id));
+            } else if let Err(error) = executor.parts.github.delete_runner(&target, None, ghost.id).await {
+                debug!("the registration of `{name}` cannot be removed: {error}");
+            }
+        }
+    }
+    found
 }
 
 fn is_ghost(world: &World, listed: &GitHubRunner) -> bool {

@@ -2,6 +2,7 @@
 
 mod fakes;
 mod given_up;
+mod looks;
 mod tasks;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
