@@ -62,7 +62,8 @@ pub enum JobStatus {
     Claimed,
     /// Its machine exists and boots.
     Starting,
-    /// pacer gave up on providing a runner; `reason` says why. GitHub may still know better.
+    /// pacer gave up on providing a runner, or, with `completed_at`, GitHub does not know the job any more; `reason`
+    /// says why. GitHub may still know better.
     Failed,
     /// A runner executes it.
     Running,
@@ -258,13 +259,13 @@ fn enter(job: &mut Job, status: JobStatus, now: Timestamp) {
             job.claimed_at = job.claimed_at.or(Some(now));
             job.starting_at = job.starting_at.or(Some(now));
         }
-        JobStatus::Running => job.reason = None,
-        JobStatus::Waiting
-        | JobStatus::Unmatched
-        | JobStatus::Queued
-        | JobStatus::Failed
-        | JobStatus::Completed
-        | JobStatus::Cancelled => {}
+        JobStatus::Running => {
+            job.reason = None;
+            job.completed_at = None;
+        }
+        // What it says of a job that seemed to have vanished is what counts.
+        JobStatus::Completed | JobStatus::Cancelled => job.completed_at = None,
+        JobStatus::Waiting | JobStatus::Unmatched | JobStatus::Queued | JobStatus::Failed => {}
     }
 }
 

@@ -201,6 +201,7 @@ pub fn rematch(world: &World, job: &Job) -> Option<Intent> {
         (Err(_), None) => return None,
     };
     let is_news = match job.status {
+        JobStatus::Failed if job.completed_at.is_some() => false,
         JobStatus::Failed | JobStatus::Unmatched => assignment.pool.is_some(),
         JobStatus::Queued | JobStatus::Claimed | JobStatus::Starting => {
             job.pool != assignment.pool || job.project.as_ref() != Some(&assignment.project)

@@ -1,4 +1,5 @@
-//! Finds what no webhook told: deliveries that failed, and jobs whose deliveries never were.
+//! Finds what no webhook told: deliveries that failed, and jobs whose deliveries never were, or that GitHub does not
+//! know any more.
 
 mod log;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use tracing::{debug, info, warn};
 use self::log::{DeliveryLog, Intake, Taken};
 use super::{
     executor::Executor,
-    job::{Job, JobFact},
+    job::{Job, JobChange, JobFact, JobKey},
     runner::Target,
 };
 use crate::{
@@ -105,6 +106,7 @@ impl Intake for Executor {
 pub(super) async fn repositories(executor: Arc<Executor>, every: Duration) {
     let mut unasked = Unasked::of(&executor.parts.config);
     let mut troubles = Troubles::new(SCAN);
+    let mut missing = Missing::default();
     let mut looks = 0u32;
     loop {
         unasked.look_up(&executor, &mut troubles).await;
@@ -115,7 +117,7 @@ pub(super) async fn repositories(executor: Arc<Executor>, every: Duration) {
         }
         for (repo, installation) in repos {
             let what = format!("repository `{repo}`");
-            match scan(&executor, &repo, installation).await {
+            match scan(&executor, &repo, installation, &mut missing).await {
                 Ok(()) => {
                     unasked.repos.remove(&repo);
                     troubles.worked(&what);
@@ -126,6 +128,7 @@ pub(super) async fn repositories(executor: Arc<Executor>, every: Duration) {
                 return;
             }
         }
+        missing.0.retain(|key| executor.world().job(*key).is_some());
         looks = looks.wrapping_add(1);
         if !super::watch::pause(&executor, every).await {
             return;
@@ -170,10 +173,44 @@ impl Unasked {
     }
 }
 
-async fn scan(executor: &Executor, repo: &RepoName, installation: Option<i64>) -> Result<(), GitHubError> {
+/// Open jobs that GitHub did not know at the last look at their repository.
+#[derive(Default)]
+pub(super) struct Missing(HashSet<JobKey>);
+
+impl Missing {
+    /// Takes in what a look found; true when it is the second in a row that did not find the job.
+    fn again(&mut self, key: JobKey, known: Known) -> bool {
+        match known {
+            Known::No => !self.0.insert(key),
+            Known::Yes => {
+                self.0.remove(&key);
+                false
+            }
+            Known::Unclear => false,
+        }
+    }
+}
+
+/// Whether GitHub knows a job.
+#[derive(Clone, Copy)]
+pub(super) enum Known {
+    Yes,
+    No,
+    Unclear,
+}
+
+/// Asks for the open jobs of a repository. One that GitHub hides altogether cannot be listed, so what is said here to be
+/// unknown is the job alone.
+pub(super) async fn scan(
+    executor: &Executor,
+    repo: &RepoName,
+    installation: Option<i64>,
+    missing: &mut Missing,
+) -> Result<(), GitHubError> {
     let open: Vec<Arc<Job>> = executor.world().jobs().filter(|job| job.repo == *repo).cloned().collect();
     let facts = executor.parts.github.open_jobs(repo, installation).await?;
     let listed: HashSet<_> = facts.iter().map(|fact| fact.key).collect();
+    missing.0.retain(|key| !listed.contains(key));
     for fact in facts {
         // What is known as it is would only cost a commit.
         let known = executor.world().job(fact.key).is_some_and(|job| !says_more(job, &fact));
@@ -182,9 +219,21 @@ async fn scan(executor: &Executor, repo: &RepoName, installation: Option<i64>) -
         }
     }
     for job in open.iter().filter(|job| !listed.contains(&job.key)) {
-        ask_about(executor, job).await;
+        let known = ask_about(executor, job).await;
+        if missing.again(job.key, known) {
+            conclude(executor, job).await;
+        }
     }
     Ok(())
+}
+
+/// A job that GitHub does not know any more gets no end from there; nothing is to wait for it, or be kept for it.
+async fn conclude(executor: &Executor, job: &Job) {
+    warn!(job.id = %job.key, "GitHub does not know job {} of `{}` any more: it counts as failed", job.key, job.repo);
+    let change = JobChange::Vanished { reason: "GitHub does not know this job any more".to_owned() };
+    if let Err(error) = executor.parts.store.write(vec![Op::Job { key: job.key, change }]).await {
+        warn!(job.id = %job.key, "the end of job {} cannot be stored yet: {error}", job.key);
+    }
 }
 
 fn says_more(job: &Job, fact: &JobFact) -> bool {
@@ -198,15 +247,22 @@ fn says_more(job: &Job, fact: &JobFact) -> bool {
 }
 
 /// Asks GitHub for one job and takes in what it says.
-pub(super) async fn ask_about(executor: &Executor, job: &Job) {
+pub(super) async fn ask_about(executor: &Executor, job: &Job) -> Known {
     match executor.parts.github.job(&job.repo, job.installation_id, job.key.id).await {
         Ok(Some(fact)) => {
             if says_more(job, &fact) {
                 take_fact(executor, fact).await;
             }
+            Known::Yes
         }
-        Ok(None) => debug!(job.id = %job.key, "GitHub does not know job {} any more", job.key),
-        Err(error) => debug!(job.id = %job.key, "GitHub cannot be asked about job {}: {error}", job.key),
+        Ok(None) => {
+            debug!(job.id = %job.key, "GitHub does not know job {} any more", job.key);
+            Known::No
+        }
+        Err(error) => {
+            debug!(job.id = %job.key, "GitHub cannot be asked about job {}: {error}", job.key);
+            Known::Unclear
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         job::{JobFact, JobKey, Phase},
         runner::Target,
     },
-    routing::RepoName,
+    routing::{self, RepoName},
 };
 
 /// Runs that can hold an open job: one whose later jobs wait for others is `in_progress`.
@@ -137,7 +137,7 @@ impl Inner {
         Ok(facts)
     }
 
-    /// What GitHub says of one job; none if it knows no such job, or says nothing that is known here.
+    /// What GitHub says of one job; none if it knows no such job. A state that is not known here is an error.
     pub async fn job(
         self: &Arc<Self>,
         repo: &RepoName,
@@ -159,7 +159,10 @@ impl Inner {
         }
         let job: JobAnswer =
             serde_json::from_slice(&answer.body).map_err(|reason| shape(call.subject, "a job", &reason))?;
-        Ok(job.into_fact(repo, hint))
+        let status = routing::shown(&job.status).to_string();
+        let fact = job.into_fact(repo, hint);
+        fact.map(Some)
+            .ok_or_else(|| error::unavailable(call.subject, format_args!("its state `{status}` is not known here")))
     }
 
     pub async fn rerun_job(

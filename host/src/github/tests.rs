@@ -510,6 +510,7 @@ async fn a_job_that_github_does_not_know_is_told_from_an_app_that_is_not_install
         "/repos/octocat/hello/actions/jobs/1" => {
             answer(200, json!({ "id": 1, "run_id": 5, "status": "completed", "conclusion": "success" }))
         }
+        "/repos/octocat/hello/actions/jobs/3" => answer(200, json!({ "id": 3, "run_id": 5, "status": "dreaming" })),
         _ => pass(),
     })
     .await;
@@ -517,6 +518,8 @@ async fn a_job_that_github_does_not_know_is_told_from_an_app_that_is_not_install
     let over = fake.client.job(&repo, Some(7), 1).await.unwrap().unwrap();
     assert_eq!(over.phase, Phase::Completed { conclusion: Some("success".into()) });
     assert_eq!(fake.client.job(&repo, Some(7), 2).await.unwrap(), None);
+    let error = fake.client.job(&repo, Some(7), 3).await.unwrap_err();
+    assert!(error.message.contains("its state `dreaming` is not known here"), "{error}");
     let error = fake.client.job(&repo, None, 2).await.unwrap_err();
     assert_eq!(error.kind, GitHubErrorKind::NotFound);
     assert!(error.message.contains("the App is not installed on repository `octocat/hello`"), "{error}");

@@ -32,6 +32,8 @@ pub enum JobChange {
     RerunRefused { reason: String },
     /// pacer gives up.
     Fail { reason: String },
+    /// GitHub does not know it any more: it has no end that could be told, and is not tried again.
+    Vanished { reason: String },
     /// It belongs elsewhere by the configuration in force, and has no runner that could still take it.
     Assign(Assignment),
     /// Its runner vanished while it ran; GitHub will conclude it.
@@ -85,6 +87,15 @@ pub fn apply_change(job: &mut Job, change: &JobChange, now: Timestamp) -> Option
             }
             job.status = JobStatus::Failed;
             job.reason = Some(reason.clone());
+            vec![status_event(job, None, now)]
+        }
+        JobChange::Vanished { reason } => {
+            if job.status.is_final() {
+                return None;
+            }
+            job.status = JobStatus::Failed;
+            job.reason = Some(reason.clone());
+            job.completed_at = Some(now);
             vec![status_event(job, None, now)]
         }
         JobChange::Assign(assignment) => reassign(job, assignment, now)?,
@@ -171,13 +182,15 @@ fn reassign(job: &mut Job, assignment: &Assignment, now: Timestamp) -> Option<Ve
         JobStatus::Unmatched => {}
         JobStatus::Queued | JobStatus::Claimed | JobStatus::Starting => job.runner = None,
         // pacer had given up; this is a new start, with its patience renewed.
-        JobStatus::Failed => {
+        JobStatus::Failed if job.completed_at.is_none() => {
             job.runner = None;
             job.losses = Losses::default();
             job.claimed_at = None;
             job.starting_at = None;
         }
-        JobStatus::Waiting | JobStatus::Running | JobStatus::Completed | JobStatus::Cancelled => return None,
+        JobStatus::Waiting | JobStatus::Failed | JobStatus::Running | JobStatus::Completed | JobStatus::Cancelled => {
+            return None;
+        }
     }
     assign(job, assignment);
     if assignment.pool.is_none() {

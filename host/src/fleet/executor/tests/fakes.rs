@@ -31,6 +31,8 @@ pub struct GitHubState {
     pub runners: BTreeMap<String, GitHubRunner>,
     /// By id; a job that is not here is not known.
     pub jobs: HashMap<i64, JobFact>,
+    /// Listing jobs fails with this.
+    pub hides: Option<GitHubErrorKind>,
     /// No call about runners is ever answered.
     pub hangs: bool,
     /// Every call about runners fails with this.
@@ -129,7 +131,11 @@ impl GitHubApi for FakeGitHub {
     }
 
     fn open_jobs<'a>(&'a self, _: &'a RepoName, _: Option<i64>) -> BoxFuture<'a, Result<Vec<JobFact>, GitHubError>> {
-        async { Ok(self.state().jobs.values().cloned().collect()) }.boxed()
+        async {
+            let state = self.state();
+            state.hides.map_or_else(|| Ok(state.jobs.values().cloned().collect()), |kind| Err(github_error(kind)))
+        }
+        .boxed()
     }
 
     fn job<'a>(

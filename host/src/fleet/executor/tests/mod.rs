@@ -4,6 +4,7 @@ mod fakes;
 mod given_up;
 mod looks;
 mod tasks;
+mod vanished;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
