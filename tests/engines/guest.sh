@@ -1,7 +1,8 @@
 #!/bin/sh
 # A tiny guest for virtual machines: a Debian kernel, a busybox, and an init that stands in for cloud-init. It mounts the
-# seed, shows its meta-data on the serial console, runs its user-data if that is a script, and goes down;
-# it goes down early when its power button is pressed.
+# seed, shows its meta-data on the serial console, and runs its user-data if that is a script. Then it stays on until
+# `poweroff` tells its init to go down; without a script it goes down at once. It goes down early when its power button is
+# pressed, unless it has a file `/etc/deaf`.
 #
 #   guest.sh fetch      downloads the kernel's package (30 MB) if it is not in the build's folder yet
 #   guest.sh build DIR [FILES]  makes DIR/vmlinuz and DIR/initramfs, the latter with what is in the folder FILES
@@ -72,13 +73,15 @@ build() {
     cat >"$tree/init" <<'END'
 #!/bin/sh
 PATH=/bin
+# What busybox's `poweroff` sends to its init.
+trap 'echo "guest: told to power off"; poweroff -f' USR2
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 END
     for module in $modules; do echo "insmod /modules/${module##*/}.ko" >>"$tree/init"; done
     cat >>"$tree/init" <<'END'
-for event in /dev/input/event*; do
+[ -e /etc/deaf ] || for event in /dev/input/event*; do
     (head -c 1 "$event" >/dev/null && echo "guest: power button" && poweroff -f) &
 done
 ip link set lo up
@@ -89,8 +92,14 @@ sed 's/^/guest: /' /seed/meta-data
 if [ "$(head -c 2 /seed/user-data)" = '#!' ]; then
     cp /seed/user-data /tmp/script
     chmod 700 /tmp/script
-    /tmp/script
+    # A signal is heard while a child in the background is waited for.
+    /tmp/script &
+    wait $!
     echo "guest: script ended with $?"
+    while :; do
+        sleep 60 &
+        wait $!
+    done
 fi
 poweroff -f
 END

@@ -61,6 +61,14 @@ impl Libvirtd {
         daemon
     }
 
+    /// As [`Libvirtd::start`], with a guest that has no runner in its image and does not hear its power button.
+    pub fn with_deaf_guest() -> Self {
+        let files = tempfile::tempdir().expect("a folder for the test");
+        let etc = files.path().join("etc");
+        fs::create_dir(&etc).and_then(|()| fs::write(etc.join("deaf"), "")).expect("the folder is writable");
+        Self::start(files.path())
+    }
+
     /// As [`Libvirtd::start`], with a guest that has the simulator's runner in its image.
     pub fn with_runner() -> Self {
         let files = tempfile::tempdir().expect("a folder for the test");
@@ -102,6 +110,31 @@ impl Libvirtd {
         let mut all = vec!["-q", "-c", uri.as_str()];
         all.extend(arguments);
         run("virsh", &all, Path::new("/"))
+    }
+
+    /// Machines that are on.
+    pub fn machines(&self) -> Vec<String> {
+        let said = self.virsh(&["list", "--all", "--name"]);
+        assert_eq!(said.code, 0, "the daemon does not list:\n{}", said.all());
+        said.out.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Why a machine is over, as the daemon wrote it down: `shutdown` when it powered itself off, `destroyed` when it was
+    /// ended from outside. None while it is on.
+    pub fn ending(&self, machine: &str) -> Option<String> {
+        let log = self.dir.join(format!("cache/libvirt/qemu/log/{machine}.log"));
+        let log = fs::read_to_string(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        let (_, reason) = log.rsplit_once("shutting down, reason=")?;
+        reason.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// What a machine wrote to its serial console. The log goes with the machine's volumes.
+    pub fn console(&self, machine: &str) -> String {
+        let files = fs::read_dir(self.dir.join("pool")).expect("the pool is a folder").flatten();
+        let mut logs = files.map(|file| file.path()).filter(|path| path.to_string_lossy().contains(machine));
+        let log =
+            logs.find(|path| path.to_string_lossy().ends_with(".console.log")).expect("the machine has a console");
+        String::from_utf8_lossy(&fs::read(log).expect("the console can be read")).into_owned()
     }
 
     /// Machines, and volumes but the base image.

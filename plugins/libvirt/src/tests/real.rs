@@ -202,7 +202,7 @@ fn what_cannot_start_leaves_nothing() {
 fn a_guest_reads_its_seed_runs_its_script_and_goes_down() {
     let Some(fixture) = Fixture::new("boot") else { return };
     let Some(template) = fixture.guest() else { return };
-    let script = "#!/bin/sh\necho \"the script says $((40 + 2)) at $(hostname)\"\n";
+    let script = "#!/bin/sh\necho \"the script says $((40 + 2)) at $(hostname)\"\npoweroff\n";
     let settings = json!({ "template": template, "memory": "192m" });
     let made = fixture.boot("one", &settings, Bootstrap::StartScript(script.into())).unwrap();
     fixture.until("the guest to go down", || {
@@ -213,7 +213,7 @@ fn a_guest_reads_its_seed_runs_its_script_and_goes_down() {
         "guest: seed has meta-data user-data",
         "guest: instance-id: \"boot-one\"",
         "the script says 42",
-        "guest: script ended with 0",
+        "guest: told to power off",
     ] {
         assert!(log.contains(line), "`{line}` is not in the log:\n{log}");
     }
