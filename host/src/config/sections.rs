@@ -205,11 +205,6 @@ impl PluginLimits {
     pub fn removals(&self) -> u32 {
         (self.concurrency / 2).max(1)
     }
-
-    /// Of `concurrency`, what removals leave in any case.
-    pub fn beside_removals(&self) -> u32 {
-        self.concurrency.saturating_sub(self.removals()).max(1)
-    }
 }
 
 impl Default for PluginLimits {

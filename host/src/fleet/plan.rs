@@ -82,10 +82,10 @@ pub struct PlanLimits {
 }
 
 impl PlanLimits {
-    /// Of one backend: no more than it can be asked for at once while it removes as many machines as it may, since a
-    /// call that waits for others uses up its time.
+    /// Of one backend: no more than it can be asked for at once, since a call that waits for others uses up its time.
+    /// Beside as many removals as there may be, a machine then waits for one other at most.
     pub fn starting(&self, config: &Config, backend: &BackendName) -> u32 {
-        let calls = config.backends.get(backend).map(|backend| backend.limits.beside_removals());
+        let calls = config.backends.get(backend).map(|backend| backend.limits.concurrency);
         calls.map_or(self.starting_per_backend, |calls| calls.min(self.starting_per_backend))
     }
 }
