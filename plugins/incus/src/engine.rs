@@ -142,7 +142,8 @@ impl Incus<'_, '_> {
         metadata(success(response)?).map(Some)
     }
 
-    /// The instance of this name, once no operation is at work on what may become it.
+    /// The instance of this name, once it is up or no operation is at work on it: one that is being started seems to be
+    /// stopped.
     pub fn find_settled(&self, name: &str) -> Result<Option<Seen>, Error> {
         let until = self.0.remaining().saturating_sub(BUSY).max(POLL);
         loop {
@@ -155,7 +156,7 @@ impl Incus<'_, '_> {
                 .flatten()
                 .any(|operation| operation["resources"]["instances"].as_array().into_iter().flatten().any(about));
             let found = self.find(name)?;
-            if found.is_some() || !busy || self.0.remaining() <= until {
+            if !busy || found.as_ref().is_some_and(Seen::is_up) || self.0.remaining() <= until {
                 return Ok(found);
             }
             std::thread::sleep(POLL);
