@@ -4,9 +4,10 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use anyhow::ensure;
 use pacer_contract::{
     BootstrapKind, Endpoint, Engine, Subject,
     proxy::{Protocol, Target},
@@ -22,6 +23,9 @@ use crate::scenarios::Place;
 
 /// No single thing takes it longer, even on a busy machine that emulates in software.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a volume is written to at most, and how often is looked whether it still is.
+const WRITING: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
 /// The volume that disks are copies of.
 const BASE: &str = "base.qcow2";
 
@@ -163,8 +167,12 @@ impl Engine for Direct {
     }
 
     fn inventory(&self) -> anyhow::Result<BTreeSet<String>> {
-        // The daemon looks into its pool only when it is told to.
-        self.lines(&["pool-refresh", "default"])?;
+        // The daemon looks into its pool only when it is told to, and not while a volume of it is being written.
+        let asked = Instant::now();
+        while let Err(error) = self.lines(&["pool-refresh", "default"]) {
+            ensure!(error.to_string().contains("asynchronous jobs") && asked.elapsed() < WRITING, "{error:#}");
+            std::thread::sleep(POLL);
+        }
         let machines = self.lines(&["list", "--all", "--name"])?;
         let volumes = self.lines(&["vol-list", "default"])?;
         let machines = machines.into_iter().map(|name| format!("machine {name}"));
