@@ -80,6 +80,19 @@ fn refused(kind: u16, why: &str) -> Script {
 }
 
 #[test]
+fn an_instance_that_is_being_started_is_waited_for() {
+    let starting = json!({ "running": [{ "resources": { "instances": ["/1.0/instances/one?project=default"] } }] });
+    let script = Script::default()
+        .ends(MAKE, 400, "Instance \"one\" already exists")
+        .on(OPERATIONS, 200, answer(&starting))
+        .on(LOOK, 200, instance("Stopped"))
+        .on(OPERATIONS, 200, answer(&starting))
+        .on(LOOK, 200, instance("Running"))
+        .on(LOOK, 200, instance("Running"));
+    assert!(matches!(create(&script).unwrap().state, InstanceState::Running));
+}
+
+#[test]
 fn an_instance_that_is_made_gets_its_configuration_and_is_started() {
     let script = made().on(FILES, 200, answer(&json!({}))).ends(STATE, 200, "").on(LOOK, 200, instance("Running"));
     assert!(matches!(create(&script).unwrap().state, InstanceState::Running));
